@@ -1,0 +1,110 @@
+/*
+ * The volume: a disk of bytes, for every front end (FUSE today). Calls block and are safe from any
+ * thread at once; results are 0 or a negative errno. Offsets and lengths are bytes of any
+ * alignment; [offset, offset + len) must lie within the volume, else -EINVAL (a front end cuts
+ * reads at the end itself).
+ *
+ * A buffer whose address, offset and length are multiples of 4 KiB goes to and from the cache disk
+ * without being copied.
+ */
+#ifndef S3VOL_VOLUME_H
+#define S3VOL_VOLUME_H
+
+#include "../store/store.h"
+
+struct volume;
+
+enum sync_mode {
+    SYNC_BUCKET, /* a flush returns when everything is in the bucket */
+    SYNC_CACHE,  /* … when it is on the local disk; the bucket follows */
+};
+
+struct volume_config {
+    const char *cache_dir; /* parent; the volume's own directory in it is named by its uuid */
+    uint64_t cache_bytes;  /* 0: a fifth of what is free there, between 256 MiB and 10 GiB */
+    uint64_t dirty_bytes; /* writes wait when so much is not in the bucket yet; 0: half the cache */
+    uint64_t readahead_bytes; /* largest window; 0: none */
+    enum sync_mode sync;
+    int64_t timeout_ms;   /* a flush or an uncached read fails with -ETIMEDOUT after this;
+                             STORE_FOREVER: waits */
+    int64_t writeback_ms; /* a write is on its way to the bucket after this time at most */
+    bool compress;        /* zstd, where it pays */
+    bool discard_local;   /* throw away what only the cache has (a fork), instead of refusing */
+    unsigned uploads;     /* segments uploaded at once */
+    unsigned downloads;   /* ranged GETs at once */
+    const struct clock *clock; /* NULL: clock_system */
+};
+
+/* The values that `s3vol mount` starts from. */
+void volume_config_init(struct volume_config *config);
+
+/* What `s3vol create` decides. */
+struct volume_create {
+    uint64_t size_bytes; /* a multiple of 4096, from 1 MiB to 8 EiB - 4096 */
+    bool compress;
+};
+int volume_create(struct store *store, const struct volume_create *what);
+
+/* Attaches for writing: takes over from any older writer. Borrows `store` until volume_close().
+ * Fails with one line printed. */
+int volume_open(struct store *store, const struct volume_config *config,
+                struct volume **ret_volume);
+
+/* Uploads everything that is dirty (volume_drain()), leaves the cache clean and warm, frees. With
+ * `keep_local` it uploads nothing: what is dirty stays in the cache for the next mount. An error
+ * says that something could not be saved; the volume is freed all the same. */
+int volume_close(struct volume *volume, bool keep_local);
+
+uint64_t volume_size_bytes(const struct volume *volume);
+/* Bytes that are not known to be zero: what st_blocks tells. */
+uint64_t volume_allocated_bytes(struct volume *volume);
+
+/* With `wait` false these return -EAGAIN, having done nothing, if they would have to wait for the
+ * store, for space, or for another operation on the same blocks. */
+int volume_read(struct volume *volume, void *buf, size_t len, uint64_t offset, bool wait);
+int volume_write(struct volume *volume, const void *buf, size_t len, uint64_t offset, bool wait);
+
+/* The range reads as zeros afterwards and occupies nothing. */
+int volume_discard(struct volume *volume, uint64_t offset, uint64_t len);
+
+/* Everything written before is durable as `sync` says. */
+int volume_flush(struct volume *volume);
+/* Everything written before is in the bucket, whatever `sync` says. */
+int volume_drain(struct volume *volume);
+
+/* Grows the volume; shrinking is refused with -EINVAL. Durable with the next flush. */
+int volume_resize(struct volume *volume, uint64_t size_bytes);
+
+/* As lseek: the first offset >= `offset` that is in data (or in a hole; the end counts as one).
+ * -ENXIO if there is none, or `offset` is at or beyond the end. */
+int volume_seek(struct volume *volume, uint64_t offset, bool data, uint64_t *ret_offset);
+
+enum volume_state {
+    VOLUME_OK,
+    VOLUME_STORE_UNREACHABLE, /* the newest request went unanswered; retrying */
+    VOLUME_FENCED,            /* another machine attached: every write and flush is EIO */
+    VOLUME_FAILED,            /* the cache disk failed: every write and flush is EIO */
+};
+
+struct volume_status {
+    char uuid[37];
+    enum volume_state state;
+    enum sync_mode sync;
+    uint64_t epoch;
+    uint64_t size_bytes, allocated_bytes;
+    uint64_t cached_bytes, cache_limit_bytes;
+    uint64_t dirty_bytes; /* not in the bucket yet, those being uploaded included */
+    uint64_t dirty_limit_bytes;
+    uint64_t uploading_bytes;
+    unsigned uploads_in_flight;
+    uint64_t hits, misses; /* blocks read from the cache, and fetched for a reader */
+    uint64_t commits;
+    int64_t last_commit_age_s; /* -1: none since the mount */
+    uint64_t log_seq;          /* the last segment that is durable in order */
+    uint64_t checkpoint_seq;
+    bool conditional_put;
+    char cache_dir[256];
+};
+void volume_get_status(struct volume *volume, struct volume_status *ret_status);
+
+#endif

@@ -1,0 +1,30 @@
+/*
+ * Messages to the user: one line each, prefixed "s3vol: ", to stderr while somebody looks at it and
+ * to syslog once the daemon is in the background. Whoever discovers an error says it, once; the
+ * rest pass the number on. Never put a secret into a message. Safe from any thread.
+ */
+#ifndef S3VOL_MSG_H
+#define S3VOL_MSG_H
+
+enum msg_sink {
+    MSG_STDERR, /* the default */
+    MSG_SYSLOG, /* facility daemon, identity "s3vol" */
+    MSG_NONE,   /* for fuzzers */
+};
+
+void msg_set_sink(enum msg_sink sink);
+/* Debug messages are dropped unless this is set. */
+void msg_set_debug(int on);
+
+/* `err` is 0 or a negative errno that is passed through: `return msg_error(-EIO, "…")`. The text
+ * names the object, says what happened and what to do; no trailing newline. */
+int msg_error(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void msg_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void msg_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void msg_debug(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* The newest error or warning, for `s3vol status`; "" if there was none. `size_bytes` > 0; cut to
+ * fit. */
+void msg_last_error(char *buf, unsigned size_bytes);
+
+#endif

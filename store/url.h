@@ -1,0 +1,21 @@
+/* Volume URLs: "s3://BUCKET/PREFIX/NAME", "file:///DIR/NAME", or a plain path. Pure. */
+#ifndef S3VOL_URL_H
+#define S3VOL_URL_H
+
+#include <stdbool.h>
+
+enum { URL_PART_MAX = 1024 };
+
+struct url {
+    bool s3;
+    char bucket[64];         /* s3 only */
+    char path[URL_PART_MAX]; /* s3: the key prefix without slashes at its ends, may be empty;
+                                otherwise: an absolute directory */
+    char snapshot[128];      /* what followed '@', or "" */
+    char text[URL_PART_MAX]; /* normal form, without the snapshot: for messages and `status` */
+};
+
+/* 0, or -EINVAL with one line printed. A relative path is taken from the working directory. */
+int url_parse(const char *text, struct url *ret_url);
+
+#endif
