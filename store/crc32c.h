@@ -1,0 +1,13 @@
+/* CRC-32C (Castagnoli; polynomial and parameters: RFC 3720, appendix B.4). Pure. */
+#ifndef S3VOL_CRC32C_H
+#define S3VOL_CRC32C_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Continues `crc` (0 to begin) over `len` bytes. */
+uint32_t crc32c(uint32_t crc, const void *data, size_t len);
+/* The same without special instructions; for tests. */
+uint32_t crc32c_portable(uint32_t crc, const void *data, size_t len);
+
+#endif
