@@ -1,4 +1,12 @@
-/* Volume URLs: "s3://BUCKET/PREFIX/NAME", "file:///DIR/NAME", or a plain path. Pure. */
+/*
+ * Volume URLs: "s3://BUCKET/PREFIX/NAME", "file:///DIR/NAME", or a plain path, each perhaps with
+ * "@SNAPSHOT" at its end. Pure, but for the working directory of relative paths.
+ *
+ * An '@' counts in the last component only (the last one in it); nothing is percent-decoded; runs
+ * of '/' and those at the end collapse. A path loses its "." components and keeps "..", which only
+ * the kernel can resolve; in S3 both are refused. Snapshot names: up to 100 of [A-Za-z0-9._-], no
+ * '.' first.
+ */
 #ifndef S3VOL_URL_H
 #define S3VOL_URL_H
 
@@ -12,7 +20,8 @@ struct url {
     char path[URL_PART_MAX]; /* s3: the key prefix without slashes at its ends, may be empty;
                                 otherwise: an absolute directory */
     char snapshot[128];      /* what followed '@', or "" */
-    char text[URL_PART_MAX]; /* normal form, without the snapshot: for messages and `status` */
+    char text[URL_PART_MAX]; /* normal form (s3://BUCKET/PREFIX/NAME, or the absolute path), without
+                                the snapshot: for messages and `status` */
 };
 
 /* 0, or -EINVAL with one line printed. A relative path is taken from the working directory. */
