@@ -1,8 +1,11 @@
-# s3vol: make, make check, make demo, make bench, make install. Variables: CC, SAN=address|thread|undefined, V=1.
+# s3vol. `make help` lists the targets. Variables: CC, CFLAGS, PREFIX, DESTDIR, V=1, JOBS=N,
+# SAN=address|undefined|thread (also address,undefined): a build of its own that halts at the first report.
 PREFIX  ?= /usr/local
+DESTDIR ?=
 CC      ?= cc
 SAN     ?=
 V       ?= 0
+JOBS    ?=
 VERSION := 0.1
 
 PKGS    := fuse3 libcurl openssl sqlite3 libzstd expat
@@ -10,44 +13,113 @@ B       := build/$(if $(SAN),$(SAN),release)$(if $(filter clang%,$(CC)),-clang)
 Q       := $(if $(filter 1,$(V)),,@)
 say      = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' $(1) $(2))
 
+# Asked once, and only when something is compiled: `make check` runs before pkg-config is there.
+PKG_CFLAGS = $(eval PKG_CFLAGS := $$(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
+PKG_LIBS   = $(eval PKG_LIBS := $$(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
+
 WARN    := -Wall -Wextra -Wshadow -Wvla -Wformat=2 -Wmissing-prototypes -Wstrict-prototypes -Werror
 CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=314 -DS3VOL_VERSION='"$(VERSION)"'
 CFLAGS  ?= -O2 -g
-ALLCFLAGS = -std=gnu17 $(WARN) $(CPPFLAGS) $(CFLAGS) -pthread $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer) \
-          $(shell pkg-config --cflags $(PKGS))
-LIBS     = $(shell pkg-config --libs $(PKGS)) -pthread
+SANFLAGS = $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+ALLCFLAGS = -std=gnu17 $(WARN) $(CPPFLAGS) $(CFLAGS) -pthread $(SANFLAGS) $(PKG_CFLAGS)
+LIBS     = $(PKG_LIBS) -pthread
 
 src      = $(patsubst %.c,$(B)/%.o,$(wildcard $(1)/*.c))
 STORE   := $(call src,store)
 CACHE   := $(call src,cache)
 FUSE    := $(call src,fuse)
 UNIT    := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_*.c))
+# What the tests run beside s3vol itself.
+TOOLS   := $(patsubst %.c,$(B)/%,$(wildcard tests/*.c))
+S3D     := $(if $(wildcard tests/s3d/*.c),$(B)/tests/s3d/s3d)
 
 all: $(B)/s3vol
+
+help:
+	@echo 'make               build $(B)/s3vol'
+	@echo 'make check         install what is missing (as root), build, run all the tests'
+	@echo 'make check-quick   the unit tests and a few end-to-end tests: two minutes'
+	@echo 'make unit          build and run the unit tests'
+	@echo 'make demo          see it work, in a local directory'
+	@echo 'make bench         measure it against a plain file; bench-quick: in under 5 minutes'
+	@echo 'make analyze       formatting, cppcheck, shellcheck, the house rules'
+	@echo 'make install       to $$DESTDIR$$PREFIX ($(PREFIX)); uninstall: undo that'
+	@echo 'make clean         delete build/'
 
 $(B)/s3vol: $(FUSE) $(B)/cache.a $(B)/store.a
 $(B)/store.a: $(STORE)
 $(B)/cache.a: $(CACHE)
+$(TOOLS): $(B)/tests/%: $(B)/tests/%.o $(B)/cache.a $(B)/store.a
 $(UNIT): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(B)/cache.a $(B)/store.a
 $(UNIT): LIBS += -lcmocka
+$(S3D): $(call src,tests/s3d) $(B)/store.a
 
-$(B)/s3vol $(UNIT):
+$(B)/s3vol $(UNIT) $(TOOLS) $(S3D):
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALLCFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LIBS)
 
 $(B)/%.a:
 	$(call say,AR,$@)
-	$(Q)rm -f $@ && ar rcs $@ $^
+	$(Q)mkdir -p $(@D) && rm -f $@ && ar rcs $@ $^
 
 $(B)/%.o: %.c Makefile
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D) && $(CC) $(ALLCFLAGS) -MMD -MP -c -o $@ $<
 
+# `tests` builds everything that tests/run runs.
+tests: all $(UNIT) $(TOOLS) $(S3D)
+
 unit: $(UNIT)
+	$(Q)B=$(B) tests/run $(if $(JOBS),-j$(JOBS)) unit
+
+# These begin by installing what is missing, so the rest of them is another make: this one may have
+# been started without a compiler.
+check check-quick: %:
+	$(Q)contrib/setup build test
+	$(Q)$(MAKE) --no-print-directory -j2 tests
+	$(Q)B=$(B) tests/run $(if $(JOBS),-j$(JOBS)) $(if $(filter %-quick,$*),--quick)
+
+demo:
+	$(Q)contrib/setup build demo
+	$(Q)$(MAKE) --no-print-directory -j2 all
+	$(Q)B=$(B) contrib/demo
+
+bench bench-quick: %:
+	$(Q)contrib/setup build bench
+	$(Q)$(MAKE) --no-print-directory -j2 tests
+	$(Q)B=$(B) contrib/bench/run $(if $(filter %-quick,$*),--quick)
+
+SCRIPTS = contrib/setup contrib/demo contrib/bench/run tests/run .ci/run $(wildcard tests/*.sh tests/lib/*.sh)
+analyze:
+	$(call say,FORMAT,'*.[ch]')
+	$(Q)clang-format --dry-run -Werror $(wildcard */*.[ch] tests/*/*.[ch])
+	$(call say,CPPCHECK,'*.c')
+	$(Q)cppcheck -q -j2 --std=c11 --enable=warning,performance,portability --inline-suppr \
+	    --suppressions-list=.cppcheck --error-exitcode=1 -DS3VOL_VERSION='""' $(wildcard */*.c tests/*/*.c)
+	$(call say,SHELL,'*.sh')
+	$(Q)shellcheck -x -S warning $(SCRIPTS)
+	$(call say,RULES,tests/t-house-rules.sh)
+	$(Q)tests/t-house-rules.sh
+
+D = $(DESTDIR)$(PREFIX)
+install: all
+	$(call say,INSTALL,$(D))
+	$(Q)install -Dm755 $(B)/s3vol $(D)/bin/s3vol
+	$(Q)install -Dm644 contrib/man/s3vol.1 $(D)/share/man/man1/s3vol.1
+	$(Q)install -Dm644 contrib/completion/s3vol.bash $(D)/share/bash-completion/completions/s3vol
+	$(Q)install -d $(D)/lib/systemd/system $(DESTDIR)/sbin
+	$(Q)sed 's|@PREFIX@|$(PREFIX)|g' contrib/systemd/s3vol@.service >$(D)/lib/systemd/system/s3vol@.service
+	$(Q)ln -sf $(PREFIX)/bin/s3vol $(DESTDIR)/sbin/mount.fuse.s3vol
+
+uninstall:
+	$(call say,REMOVE,$(D))
+	$(Q)rm -f $(D)/bin/s3vol $(D)/share/man/man1/s3vol.1 $(D)/share/bash-completion/completions/s3vol \
+	    $(D)/lib/systemd/system/s3vol@.service $(DESTDIR)/sbin/mount.fuse.s3vol
 
 clean:
 	rm -rf build
 
-.PHONY: all unit clean
+.PHONY: all help tests unit check check-quick demo bench bench-quick analyze install uninstall clean
 .SECONDARY:
+.DELETE_ON_ERROR:
 -include $(wildcard $(B)/*/*.d $(B)/*/*/*.d)
