@@ -1,0 +1,274 @@
+#include "log.h"
+
+#include "bytes.h"
+#include "msg.h"
+#include "scope.h"
+
+#include <inttypes.h>
+#include <time.h>
+
+enum { AGAIN_MS = 5000 }; /* between tries after an error that should not have been */
+
+struct log {
+    struct store *store;
+    struct superblock sb;
+    const struct clock *clock;
+    uint64_t epoch; /* ours; set by the claim, constant then */
+    uint8_t nonce[UUID_BYTES];
+    uint64_t next; /* to be reserved; the committer's */
+
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t moved; /* acknowledged or fenced changed */
+    uint64_t acknowledged;
+    bool done[LOG_WINDOW + 1]; /* by seq modulo its size: stored, not acknowledged yet */
+    bool fenced;
+    char fenced_by[320];
+};
+
+int log_new(struct store *store, const struct superblock *sb, const struct clock *clock,
+            struct log **ret)
+{
+    struct log *log = calloc(1, sizeof *log);
+
+    if (!log)
+        return -ENOMEM;
+    log->store = store;
+    log->sb = *sb;
+    log->clock = clock;
+    pthread_mutex_init(&log->lock, NULL);
+    clock_cond_init(&log->moved);
+    *ret = log;
+    return 0;
+}
+
+void log_free(struct log *log)
+{
+    if (!log)
+        return;
+    pthread_cond_destroy(&log->moved);
+    pthread_mutex_destroy(&log->lock);
+    free(log);
+}
+
+struct store *log_store(struct log *log)
+{
+    return log->store;
+}
+
+const struct superblock *log_superblock(struct log *log)
+{
+    return &log->sb;
+}
+
+void log_key(uint64_t seq, char ret_key[STORE_KEY_MAX])
+{
+    (void)snprintf(ret_key, STORE_KEY_MAX, "log/%016" PRIx64, seq);
+}
+
+void log_describe(struct log *log, struct header *h)
+{
+    memcpy(h->uuid, log->sb.uuid, UUID_BYTES);
+    memcpy(h->nonce, log->nonce, UUID_BYTES);
+    h->epoch = log->epoch;
+    h->wall_ms = (uint64_t)log->clock->wall_ms();
+}
+
+static unsigned put_flags(const struct log *log)
+{
+    return log->sb.conditional_put ? STORE_IF_ABSENT : 0;
+}
+
+static int describe_claim(const struct header *h, const char *body, char *buf, size_t size_bytes)
+{
+    time_t at = (time_t)(h->wall_ms / 1000);
+    char when[32];
+    struct tm tm;
+
+    strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S UTC", gmtime_r(&at, &tm));
+    return format(buf, size_bytes, "%.*s at %s (epoch %" PRIu64 ")", (int)MIN(h->body_bytes, 200u),
+                  body, when, h->epoch);
+}
+
+/* What is at a number that we wanted: *ret_ours, or who put it there. -ENOENT: nothing. */
+static int who_is_there(struct log *log, uint64_t seq, const uint8_t nonce[UUID_BYTES],
+                        int64_t patience_ms, bool *ret_ours, struct header *ret_header, char *who,
+                        size_t who_bytes)
+{
+    scope_free uint8_t *head = malloc(LOG_HEAD_BYTES);
+    char key[STORE_KEY_MAX];
+    const char *why;
+    size_t len;
+    int r;
+
+    if (!head)
+        return -ENOMEM;
+    log_key(seq, key);
+    r = store_get_head(log->store, key, head, LOG_HEAD_BYTES, &len, NULL, patience_ms);
+    if (r < 0)
+        return r;
+    r = header_decode(head, len, log->sb.uuid, 0, seq, ret_header, &why);
+    if (r < 0)
+        return msg_error(r, "%s: %s: %s", store_url(log->store), key, why);
+    *ret_ours = memcmp(ret_header->nonce, nonce, UUID_BYTES) == 0;
+    if (ret_header->kind == HEADER_CLAIM)
+        return describe_claim(ret_header, (char *)head + HEADER_BYTES, who, who_bytes);
+    return format(who, who_bytes, "an attachment of epoch %" PRIu64, ret_header->epoch);
+}
+
+int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
+              const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms)
+{
+    uint8_t buf[HEADER_BYTES + 256];
+    char key[STORE_KEY_MAX], by[320];
+    struct header h = {
+        .kind = HEADER_CLAIM,
+        .seq = missing,
+        .size_blocks = pos->size_blocks,
+        .first = pos->seq,
+        .next = missing + LOG_WINDOW + 1,
+        .body_bytes = (uint32_t)MIN(strlen(who), (size_t)256),
+    };
+    bool ours = true;
+    int r;
+
+    log->epoch = pos->epoch + 1;
+    memcpy(log->nonce, claim_nonce, UUID_BYTES);
+    log_describe(log, &h);
+    h.object_bytes = HEADER_BYTES + h.body_bytes;
+    memcpy(buf + HEADER_BYTES, who, h.body_bytes);
+    header_encode(&h, buf + HEADER_BYTES, buf);
+    log_key(missing, key);
+    r = store_put(log->store, key, buf, h.object_bytes, put_flags(log), patience_ms);
+    if (r == -EEXIST) {
+        struct header there;
+        r = who_is_there(log, missing, claim_nonce, patience_ms, &ours, &there, by, sizeof by);
+        if (r == 0 && !ours)
+            r = there.kind == HEADER_SEGMENT
+                    ? -EAGAIN
+                    : msg_error(-EBUSY,
+                                "%s: attached at this moment by %s; only one can, try again",
+                                store_url(log->store), by);
+    }
+    if (r < 0)
+        return r;
+    pos->seq = missing;
+    pos->next = log->next = h.next;
+    pos->epoch = log->epoch;
+    memcpy(pos->nonce, claim_nonce, UUID_BYTES);
+    log->acknowledged = h.next - 1;
+    return 0;
+}
+
+uint64_t log_reserve(struct log *log, unsigned n)
+{
+    uint64_t first = log->next;
+
+    log->next += n;
+    return first;
+}
+
+/* 0 when `seq` may go up: a claimer counts on nothing of ours being beyond the window. */
+static int wait_for_window(struct log *log, uint64_t seq)
+{
+    scope_lock(&log->lock);
+    while (!log->fenced && seq > log->acknowledged + LOG_WINDOW)
+        pthread_cond_wait(&log->moved, &log->lock);
+    return log->fenced ? -ESTALE : 0;
+}
+
+static void mark_done(struct log *log, uint64_t seq)
+{
+    scope_lock(&log->lock);
+    log->done[seq % ARRAY_SIZE(log->done)] = true;
+    while (log->done[(log->acknowledged + 1) % ARRAY_SIZE(log->done)]) {
+        log->acknowledged++;
+        log->done[log->acknowledged % ARRAY_SIZE(log->done)] = false;
+    }
+    pthread_cond_broadcast(&log->moved);
+}
+
+static int mark_fenced(struct log *log, const char *by)
+{
+    scope_lock(&log->lock);
+    if (!log->fenced) {
+        log->fenced = true;
+        (void)snprintf(log->fenced_by, sizeof log->fenced_by, "%s", by);
+        msg_error(0,
+                  "%s: fenced: the volume was attached by %s; writes and flushes here fail now, "
+                  "unmount",
+                  store_url(log->store), by);
+    }
+    pthread_cond_broadcast(&log->moved);
+    return -ESTALE;
+}
+
+bool log_fenced(struct log *log, char *buf, size_t size_bytes)
+{
+    scope_lock(&log->lock);
+    if (log->fenced)
+        (void)snprintf(buf, size_bytes, "%s", log->fenced_by);
+    return log->fenced;
+}
+
+uint64_t log_acknowledged(struct log *log)
+{
+    scope_lock(&log->lock);
+    return log->acknowledged;
+}
+
+static int put_segment(struct log *log, uint64_t seq, const void *buf, size_t len)
+{
+    char key[STORE_KEY_MAX], by[320];
+    int r;
+
+    log_key(seq, key);
+    r = store_put(log->store, key, buf, len, put_flags(log), STORE_FOREVER);
+    if (r == -EEXIST) {
+        struct header there;
+        bool ours;
+        r = who_is_there(log, seq, log->nonce, STORE_FOREVER, &ours, &there, by, sizeof by);
+        if (r == 0 && !ours)
+            r = mark_fenced(log, by);
+    }
+    return r;
+}
+
+/* Only being fenced or stopped ends the tries. */
+static void pause_before_retry(struct log *log)
+{
+    int64_t until = log->clock->now_ms() + AGAIN_MS;
+
+    scope_lock(&log->lock);
+    while (!log->fenced && log->clock->wait_until(&log->moved, &log->lock, until))
+        ;
+}
+
+int log_append(struct log *log, uint64_t seq, uint64_t first, uint64_t last, uint64_t size_blocks,
+               const struct entry *entries, unsigned nentries, void *buf, size_t len)
+{
+    uint8_t *table = (uint8_t *)buf + HEADER_BYTES;
+    struct header h = {
+        .kind = HEADER_SEGMENT,
+        .flags = seq == last ? HEADER_LAST : 0,
+        .seq = seq,
+        .size_blocks = size_blocks,
+        .first = first,
+        .nentries = nentries,
+        .body_bytes = nentries * ENTRY_BYTES,
+        .object_bytes = (uint32_t)len,
+    };
+    int r;
+
+    for (unsigned i = 0; i < nentries; i++)
+        entry_encode(&entries[i], table + (size_t)i * ENTRY_BYTES);
+    log_describe(log, &h);
+    header_encode(&h, table, buf);
+    r = wait_for_window(log, seq);
+    while (r == 0 && (r = put_segment(log, seq, buf, len)) < 0 && r != -ESTALE && r != -ECANCELED) {
+        pause_before_retry(log);
+        r = wait_for_window(log, seq);
+    }
+    if (r == 0)
+        mark_done(log, seq);
+    return r;
+}

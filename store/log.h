@@ -1,0 +1,83 @@
+/*
+ * The log: segments and claims, numbered. Reading it, claiming its end, appending to it.
+ * DESIGN.md ("The log") has the rules and why they are safe.
+ */
+#ifndef S3VOL_LOG_H
+#define S3VOL_LOG_H
+
+#include "entry.h"
+#include "header.h"
+#include "store.h"
+#include "superblock.h"
+
+enum {
+    LOG_WINDOW = 1024,      /* numbers in flight beyond the last one acknowledged in order */
+    LOG_ENTRIES_MAX = 2044, /* so that header and table fit into LOG_HEAD_BYTES */
+    LOG_HEAD_BYTES = 64 * 1024,
+    LOG_SEGMENT_RAW_BYTES = 8 * 1024 * 1024, /* frames in one segment, before compression */
+};
+
+/* What has been read of a log: the map made of it, and where it goes on. */
+struct log_position {
+    uint64_t
+        seq; /* all up to this one is in the map: the end of a commit, or a claim; 0: nothing */
+    uint64_t next; /* the number that follows */
+    uint64_t size_blocks;
+    uint64_t epoch;            /* of the newest claim; 0: none yet */
+    uint8_t nonce[UUID_BYTES]; /* of the newest claim */
+};
+
+struct log;
+
+/* Borrows `store` and `clock`. Makes no request. */
+int log_new(struct store *store, const struct superblock *sb, const struct clock *clock,
+            struct log **ret_log);
+void log_free(struct log *log);
+
+/* "log/0000000000000001" */
+void log_key(uint64_t seq, char ret_key[STORE_KEY_MAX]);
+
+/* Calls `apply` for every whole commit and every claim from pos->next on, in order: `last` is the
+ * header of the commit's last segment, or the claim's. Then `*pos` is after it. Stops at the first
+ * missing number, *ret_missing; what is there of an unfinished commit before it is not applied. */
+typedef int log_apply_fn(void *ctx, const struct header *last, const struct entry *entries,
+                         size_t nentries, const struct log_position *pos);
+int log_replay(struct log *log, struct log_position *pos, log_apply_fn *apply, void *ctx,
+               int64_t patience_ms, uint64_t *ret_missing);
+
+/* Reads one object's header and table. `*ret_entries` is malloc'ed (NULL for a claim). Damage is
+ * reported. -ENOENT silently. */
+int log_read(struct log *log, uint64_t seq, struct header *ret_header, struct entry **ret_entries,
+             int64_t patience_ms);
+
+/* Claims the number `missing`, with a new nonce that the caller has made durable before (in
+ * claim_nonce); `who` names this machine for messages. 0: the log is ours, *pos is after the claim.
+ * -EAGAIN: a segment appeared there; replay and try again. -EBUSY, with a message: somebody else
+ * attached at this moment. */
+int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
+              const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms);
+
+/* --- after log_claim() --- */
+
+/* Takes the next `n` numbers for one commit; the first is returned. Caller: one thread. */
+uint64_t log_reserve(struct log *log, unsigned n);
+
+/* A segment of the commit [first, last], with room for the header and the table in front:
+ * `buf` is header, nentries * ENTRY_BYTES, frames; `len` bytes in all. Writes header and table,
+ * stores it, and returns when it is durable. Waits while the number is out of the window; tries for
+ * ever. -ESTALE: fenced; -ECANCELED: the store was stopped. */
+int log_append(struct log *log, uint64_t seq, uint64_t first, uint64_t last, uint64_t size_blocks,
+               const struct entry *entries, unsigned nentries, void *buf, size_t len);
+
+/* Everything up to this number is durable. */
+uint64_t log_acknowledged(struct log *log);
+
+/* Who took the log from us, for people; false if nobody did. */
+bool log_fenced(struct log *log, char *buf, size_t size_bytes);
+
+/* For modules of this layer. */
+struct store *log_store(struct log *log);
+const struct superblock *log_superblock(struct log *log);
+void log_describe(struct log *log, struct header *header); /* uuid, nonce, epoch, wall_ms */
+
+#endif

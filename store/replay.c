@@ -1,0 +1,234 @@
+/* Reading the log: headers and tables, many at once, in order. The contract is in log.h. */
+#include "log.h"
+
+#include "msg.h"
+#include "pipeline.h"
+#include "scope.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* ------------------------------------------------------------------ one object */
+
+static int check_entries(const struct header *h, const uint8_t *table, struct entry *entries,
+                         const char **ret_why)
+{
+    *ret_why = "damaged: an entry makes no sense";
+    for (uint32_t i = 0; i < h->nentries; i++) {
+        struct entry *e = &entries[i];
+        if (entry_decode(table + (size_t)i * ENTRY_BYTES, e) < 0 ||
+            e->block + e->nblocks > h->size_blocks)
+            return -EBADMSG;
+        if (e->kind == ENTRY_DATA && e->seq == h->seq &&
+            (uint64_t)e->offset + e->stored_bytes > h->object_bytes)
+            return -EBADMSG;
+    }
+    return 0;
+}
+
+static int decode(struct log *log, uint64_t seq, const uint8_t *head, size_t len,
+                  struct header *ret_header, struct entry **ret_entries)
+{
+    scope_free struct entry *entries = NULL;
+    char key[STORE_KEY_MAX];
+    const char *why;
+    int r;
+
+    log_key(seq, key);
+    r = header_decode(head, len, log_superblock(log)->uuid, 0, seq, ret_header, &why);
+    if (r == 0 && ret_header->kind == HEADER_SEGMENT) {
+        why = "damaged: sizes do not add up";
+        if (ret_header->nentries > LOG_ENTRIES_MAX ||
+            ret_header->body_bytes != ret_header->nentries * ENTRY_BYTES ||
+            ret_header->first > seq || ret_header->size_blocks >= VOLUME_BLOCKS_MAX)
+            r = -EBADMSG;
+        else if (!(entries = calloc(MAX(ret_header->nentries, 1u), sizeof *entries)))
+            return -ENOMEM;
+        else
+            r = check_entries(ret_header, head + HEADER_BYTES, entries, &why);
+    }
+    if (r < 0)
+        return msg_error(r, "%s: %s: %s; see `s3vol check`", store_url(log_store(log)), key, why);
+    *ret_entries = take(entries);
+    return 0;
+}
+
+int log_read(struct log *log, uint64_t seq, struct header *ret_header, struct entry **ret_entries,
+             int64_t patience_ms)
+{
+    scope_free uint8_t *head = malloc(LOG_HEAD_BYTES);
+    char key[STORE_KEY_MAX];
+    size_t len;
+    int r;
+
+    if (!head)
+        return -ENOMEM;
+    log_key(seq, key);
+    r = store_get_head(log_store(log), key, head, LOG_HEAD_BYTES, &len, NULL, patience_ms);
+    return r < 0 ? r : decode(log, seq, head, len, ret_header, ret_entries);
+}
+
+/* ------------------------------------------------------------------ commits, in order */
+
+struct replay {
+    struct log *log;
+    int64_t patience_ms;
+    const uint64_t *seqs; /* what is there, ascending */
+    struct log_position *pos;
+    uint64_t expect;       /* the number that has to come now */
+    struct entry *entries; /* of the commit that is being read */
+    size_t nentries, room;
+    log_apply_fn *apply;
+    void *ctx;
+};
+
+static int collect(struct replay *rp, const struct entry *entries, size_t n)
+{
+    if (rp->nentries + n > rp->room) {
+        size_t room = MAX(2 * rp->room, rp->nentries + n);
+        struct entry *more = realloc(rp->entries, room * sizeof *more);
+        if (!more)
+            return -ENOMEM;
+        rp->entries = more;
+        rp->room = room;
+    }
+    if (n > 0)
+        memcpy(rp->entries + rp->nentries, entries, n * sizeof *entries);
+    rp->nentries += n;
+    return 0;
+}
+
+/* Takes in the object at rp->expect. */
+static int take_in(struct replay *rp, const struct header *h, const struct entry *entries)
+{
+    struct log_position *pos = rp->pos;
+    int r = 0;
+
+    if (h->kind == HEADER_CLAIM) {
+        if (h->first != pos->seq || h->epoch <= pos->epoch)
+            return msg_error(-EBADMSG,
+                             "%s: log/%016" PRIx64
+                             ": this claim does not follow the log before it; "
+                             "see `s3vol check`",
+                             store_url(log_store(rp->log)), h->seq);
+        rp->nentries = 0; /* an unfinished commit: never was */
+        pos->seq = h->seq;
+        pos->next = h->next;
+        pos->epoch = h->epoch;
+        memcpy(pos->nonce, h->nonce, UUID_BYTES);
+        r = rp->apply(rp->ctx, h, NULL, 0, pos);
+    } else {
+        r = collect(rp, entries, h->nentries);
+        if (r == 0 && h->flags & HEADER_LAST) {
+            pos->seq = h->seq;
+            pos->next = h->seq + 1;
+            pos->size_blocks = h->size_blocks;
+            r = rp->apply(rp->ctx, h, rp->entries, rp->nentries, pos);
+            rp->nentries = 0;
+        }
+    }
+    rp->expect = h->kind == HEADER_CLAIM ? h->next : h->seq + 1;
+    return r;
+}
+
+/* ------------------------------------------------------------------ many at once */
+
+struct item {
+    int error;
+    struct header header;
+    struct entry *entries;
+};
+
+static void *item_make(void *ctx, size_t i)
+{
+    struct replay *rp = ctx;
+    struct item *item = calloc(1, sizeof *item);
+
+    /* what a claim jumped over is never looked at */
+    if (item && rp->seqs[i] >= rp->expect)
+        item->error =
+            log_read(rp->log, rp->seqs[i], &item->header, &item->entries, rp->patience_ms);
+    return item;
+}
+
+enum { THE_END = 1 };
+
+static int item_use(void *ctx, size_t i, void *it)
+{
+    struct replay *rp = ctx;
+    struct item *item = it;
+
+    if (rp->seqs[i] > rp->expect)
+        return THE_END; /* a gap, whatever lies behind it */
+    if (rp->seqs[i] < rp->expect)
+        return 0;
+    return item->error ? item->error : take_in(rp, &item->header, item->entries);
+}
+
+static void item_drop(void *it)
+{
+    struct item *item = it;
+
+    free(item->entries);
+    free(item);
+}
+
+static const struct pipeline_ops items = {item_make, item_use, item_drop};
+
+/* ------------------------------------------------------------------ what there is */
+
+struct seqs {
+    uint64_t *seqs;
+    size_t n, room;
+};
+
+static int add_seq(void *ctx, const char *key, uint64_t size_bytes)
+{
+    struct seqs *s = ctx;
+    char back[STORE_KEY_MAX];
+    uint64_t seq;
+
+    (void)size_bytes;
+    if (sscanf(key, "log/%16" SCNx64, &seq) != 1)
+        return 0;
+    log_key(seq, back);
+    if (strcmp(key, back) != 0)
+        return 0; /* not ours: somebody's file lying about */
+    if (s->n == s->room) {
+        size_t room = MAX(2 * s->room, (size_t)256);
+        uint64_t *more = realloc(s->seqs, room * sizeof *more);
+        if (!more)
+            return -ENOMEM;
+        s->seqs = more;
+        s->room = room;
+    }
+    s->seqs[s->n++] = seq;
+    return 0;
+}
+
+int log_replay(struct log *log, struct log_position *pos, log_apply_fn *apply, void *ctx,
+               int64_t patience_ms, uint64_t *ret_missing)
+{
+    struct replay rp = {.log = log,
+                        .patience_ms = patience_ms,
+                        .pos = pos,
+                        .expect = pos->next,
+                        .apply = apply,
+                        .ctx = ctx};
+    struct seqs s = {0};
+    char after[STORE_KEY_MAX];
+    int r;
+
+    log_key(pos->next - 1, after);
+    r = store_list(log_store(log), "log/", after, add_seq, &s, patience_ms);
+    rp.seqs = s.seqs;
+    if (r == 0)
+        r = pipeline_run(s.n, &items, &rp);
+    if (r == THE_END)
+        r = 0;
+    if (r == 0)
+        *ret_missing = rp.expect;
+    free(s.seqs);
+    free(rp.entries);
+    return r;
+}

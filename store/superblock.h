@@ -1,0 +1,34 @@
+/* The superblock: object "volume", JSON, written once at create and never again. */
+#ifndef S3VOL_SUPERBLOCK_H
+#define S3VOL_SUPERBLOCK_H
+
+#include "header.h"
+#include "store.h"
+
+struct superblock {
+    uint8_t uuid[UUID_BYTES];
+    uint64_t size_bytes;  /* at creation; the log knows of later growth */
+    bool compress;        /* what mounts do by default */
+    bool conditional_put; /* the store refuses to overwrite when asked to: found out at create */
+    char created[32];     /* RFC 3339, UTC */
+};
+
+enum { UUID_TEXT_BYTES = 37 };
+void uuid_format(const uint8_t uuid[UUID_BYTES], char ret_text[UUID_TEXT_BYTES]);
+int random_bytes(void *buf, size_t len);
+
+/* Text <-> struct. Encoding needs 1 KiB of room at most; *ret_len excludes the final NUL. Decoding:
+ * 0, -EBADMSG, or -EPROTONOSUPPORT, with *ret_why. */
+int superblock_encode(const struct superblock *sb, char *buf, size_t size_bytes, size_t *ret_len);
+int superblock_decode(const char *text, size_t len, struct superblock *ret_sb,
+                      const char **ret_why);
+
+/* Sets uuid, created and conditional_put (with three small requests on a key "probe-…"), and stores
+ * it. -EEXIST, with a message, if there is a volume. */
+int superblock_create(struct store *store, struct superblock *sb, const struct clock *clock,
+                      int64_t patience_ms);
+
+/* Fails with one line printed; -ENOENT: there is no volume. */
+int superblock_load(struct store *store, struct superblock *ret_sb, int64_t patience_ms);
+
+#endif
