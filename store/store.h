@@ -14,7 +14,8 @@
  *   -ECANCELED   store_stop() was called
  *   -EIO, …      anything else, final
  *
- * -ENOENT and -EEXIST travel silently; every other failure was reported by msg_error() already.
+ * -ENOENT, -EEXIST, -ECANCELED and what a sink or list function returned travel silently; every
+ * other failure was reported by msg_error() already.
  */
 #ifndef S3VOL_STORE_H
 #define S3VOL_STORE_H
