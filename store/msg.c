@@ -24,7 +24,7 @@ void msg_set_debug(int on)
     debug = on;
 }
 
-static void vmsg(int priority, const char *fmt, va_list ap)
+static void __attribute__((format(printf, 2, 0))) vmsg(int priority, const char *fmt, va_list ap)
 {
     static const char *const label[] = {
         [LOG_ERR] = "", [LOG_WARNING] = "warning: ", [LOG_INFO] = "", [LOG_DEBUG] = "debug: "};

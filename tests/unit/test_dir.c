@@ -238,10 +238,11 @@ static void *racer(void *ctx)
 static void test_races_have_one_winner(void **state)
 {
     pthread_t t[NRACERS];
+    char names[] = "abcd";
 
     (void)state;
     for (int i = 0; i < NRACERS; i++)
-        assert_int_equal(pthread_create(&t[i], NULL, racer, "abcd" + i), 0);
+        assert_int_equal(pthread_create(&t[i], NULL, racer, names + i), 0);
     for (int i = 0; i < NRACERS; i++)
         pthread_join(t[i], NULL);
     for (int i = 0; i < NRACES; i++)
