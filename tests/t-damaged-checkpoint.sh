@@ -1,0 +1,38 @@
+#!/bin/bash
+# limit: 120
+# A damaged, cut or missing checkpoint: the mount is right all the same, or says in one line what is
+# wrong; check names the object.
+. "$(dirname "$0")/lib/common.sh"
+
+start_volume
+tool fill "$IMAGE" 0 4M 1
+# Enough commits that a checkpoint is due.
+for n in $(seq 1 40); do
+    tool scatter "$IMAGE" 1G 500 1
+    sync "$IMAGE"
+    [ -z "$(ls "$URL/map" 2>/dev/null)" ] || break
+done
+umount_volume
+checkpoint=$(ls "$URL/map" | tail -n 1)
+[ -n "$checkpoint" ] || fail "there is no checkpoint after $n commits and umount"
+cp -a "$URL" "$T/whole"
+for file in "map/$checkpoint" "part/$(ls "$URL/part" | tail -n 1)"; do
+    size=$(stat -c %s "$URL/$file")
+    for damage in "tool flip F 0" "tool flip F 9" "tool flip F 130" "tool flip F -1" "tool flip F $((size / 2))" \
+        "truncate -s $((size / 2)) F" ": >F"; do
+        echo "--- $damage ($file)"
+        rm -rf "$URL" && cp -a "$T/whole" "$URL"
+        eval "${damage//F/$URL/$file}"
+        refused "$file" s3vol check "$URL"
+        new_cache
+        if timeout 30 s3vol mount --cache-dir "$CACHE" "$URL" "$MNT" >"$T/said" 2>&1; then
+            tool verify "$IMAGE" 0 4M 1
+            tool verify-scatter "$IMAGE" 1G 500 1
+            s3vol umount "$MNT"
+        else
+            cat "$T/said"
+            same "$(wc -l <"$T/said")" 1 "lines that mount said"
+            grep -qE "$file" "$T/said" || fail "mount does not name the object"
+        fi
+    done
+done

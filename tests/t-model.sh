@@ -1,0 +1,16 @@
+#!/bin/bash
+# limit: 300
+# quick
+# The model test (tests/model.c), with fixed seeds and a new one.
+. "$(dirname "$0")/lib/common.sh"
+
+seeds="1 2 3 $RANDOM"
+[ -z "${LONG:-}" ] || seeds=$(seq 1 100)
+for seed in $seeds; do
+    for sync in bucket cache; do
+        mkdir -p "$T/model"
+        timeout $((100 * SLOW)) model --seed $seed --sync $sync "$T/model" >"$T/said" 2>&1 ||
+            { cat "$T/said"; fail "again: model --seed $seed --sync $sync DIR"; }
+        head -n 1 "$T/said"
+    done
+done
