@@ -1,0 +1,395 @@
+#include "http.h"
+
+#include "msg.h"
+#include "scope.h"
+
+#include <curl/curl.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <strings.h>
+
+enum {
+    BUFFER_BYTES = 512 << 10,
+    IDLE_POLL_MS = 1000, /* how often a request that waits looks at the clock, at least */
+};
+
+/* One connection. Owned by the pool, or by the one request that took it. */
+struct slot {
+    CURL *easy;
+    CURLM *multi; /* the connection belongs to it; also what a stop wakes */
+    bool busy;    /* guarded by the pool's lock */
+};
+
+struct http {
+    struct http_config config;
+    char *ca_file;
+    atomic_bool stopping;
+
+    pthread_mutex_t lock; /* guards what follows, and slot.busy */
+    pthread_cond_t freed; /* a slot became free, or stopping */
+    struct slot **idle;   /* a stack: the most recently used on top */
+    size_t nidle;
+    struct slot *slots;
+};
+
+/* One request under way. */
+struct transfer {
+    const struct http_request *request;
+    struct http_answer *answer;
+    CURL *easy;
+    size_t body_size; /* allocated */
+    bool enough, no_memory, too_long;
+};
+
+_Static_assert(sizeof((struct http_answer *)NULL)->reason == CURL_ERROR_SIZE,
+               "for libcurl's words");
+
+static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
+static CURLcode curl_ready;
+
+static void init_curl(void)
+{
+    curl_ready = curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+/* ------------------------------------------------------------------ what libcurl calls */
+
+static int collect(struct transfer *t, const void *data, size_t len)
+{
+    struct http_answer *a = t->answer;
+
+    if (len > HTTP_BODY_MAX - a->body_len) {
+        t->too_long = true;
+        return -1;
+    }
+    if (a->body_len + len + 1 > t->body_size) {
+        size_t size = MAX(t->body_size * 2, a->body_len + len + 1);
+        char *body = realloc(a->body, size);
+
+        if (!body) {
+            t->no_memory = true;
+            return -1;
+        }
+        a->body = body;
+        t->body_size = size;
+    }
+    memcpy(a->body + a->body_len, data, len);
+    a->body_len += len;
+    a->body[a->body_len] = '\0';
+    return 0;
+}
+
+static size_t on_write(char *data, size_t one, size_t len, void *ctx)
+{
+    struct transfer *t = ctx;
+    const struct http_request *request = t->request;
+    int r;
+
+    (void)one;
+    if (request->on_body && t->answer->status / 100 == 2) {
+        r = request->on_body(request->ctx, t->answer, data, len);
+        t->enough = r != 0;
+    } else {
+        r = collect(t, data, len);
+    }
+    return r ? CURL_WRITEFUNC_ERROR : len;
+}
+
+/* Copies the value of the header `name` if this line is one; cuts what does not fit. */
+static bool header_value(const char *line, size_t len, const char *name, char *buf, size_t size)
+{
+    size_t n = strlen(name);
+
+    if (len <= n || strncasecmp(line, name, n) != 0 || line[n] != ':')
+        return false;
+    line += n + 1;
+    len -= n + 1;
+    while (len && (*line == ' ' || *line == '\t'))
+        line++, len--;
+    while (len && (line[len - 1] == '\r' || line[len - 1] == '\n' || line[len - 1] == ' '))
+        len--;
+    len = MIN(len, size - 1);
+    memcpy(buf, line, len);
+    buf[len] = '\0';
+    return true;
+}
+
+static size_t on_header(char *line, size_t one, size_t len, void *ctx)
+{
+    struct transfer *t = ctx;
+    struct http_answer *a = t->answer;
+    char number[32];
+    long status = 0;
+
+    (void)one;
+    if (len >= 5 && memcmp(line, "HTTP/", 5) == 0) { /* also after a "100 Continue" */
+        curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+        a->status = (int)status;
+        a->content_length = -1;
+        a->content_range[0] = a->date[0] = a->region[0] = '\0';
+    } else if (header_value(line, len, "Content-Length", number, sizeof number)) {
+        a->content_length = strtoll(number, NULL, 10);
+    } else if (!header_value(line, len, "Content-Range", a->content_range,
+                             sizeof a->content_range) &&
+               !header_value(line, len, "Date", a->date, sizeof a->date)) {
+        header_value(line, len, "x-amz-bucket-region", a->region, sizeof a->region);
+    }
+    return len;
+}
+
+/* ------------------------------------------------------------------ the pool */
+
+static bool set_up_slot(struct http *http, struct slot *slot)
+{
+    CURL *easy = slot->easy = curl_easy_init();
+
+    slot->multi = curl_multi_init();
+    if (!easy || !slot->multi)
+        return false;
+    curl_multi_setopt(slot->multi, CURLMOPT_MAXCONNECTS, 1L);
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+    curl_easy_setopt(easy, CURLOPT_USERAGENT, "s3vol/" S3VOL_VERSION);
+    curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 1L);
+    curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+    curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)BUFFER_BYTES);
+    curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, (long)BUFFER_BYTES);
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)http->config.connect_timeout_ms);
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_write);
+    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+    return !http->ca_file || curl_easy_setopt(easy, CURLOPT_CAINFO, http->ca_file) == CURLE_OK;
+}
+
+int http_new(const struct http_config *config, struct http **ret_http)
+{
+    struct http *http;
+
+    pthread_once(&curl_once, init_curl);
+    if (curl_ready != CURLE_OK)
+        return msg_error(-EIO, "libcurl cannot be used: %s", curl_easy_strerror(curl_ready));
+    http = calloc(1, sizeof *http);
+    if (!http)
+        return -ENOMEM;
+    http->config = *config;
+    pthread_mutex_init(&http->lock, NULL);
+    pthread_cond_init(&http->freed, NULL);
+    http->slots = calloc(config->connections, sizeof *http->slots);
+    http->idle = calloc(config->connections, sizeof *http->idle);
+    if (config->ca_file)
+        http->ca_file = strdup(config->ca_file);
+    if (!http->slots || !http->idle || (config->ca_file && !http->ca_file)) {
+        http_free(http);
+        return -ENOMEM;
+    }
+    for (unsigned i = 0; i < config->connections; i++) {
+        if (!set_up_slot(http, &http->slots[i])) {
+            http_free(http);
+            return -ENOMEM;
+        }
+        http->idle[http->nidle++] = &http->slots[i];
+    }
+    *ret_http = http;
+    return 0;
+}
+
+void http_free(struct http *http)
+{
+    if (!http)
+        return;
+    for (unsigned i = 0; http->slots && i < http->config.connections; i++) {
+        curl_easy_cleanup(http->slots[i].easy);
+        curl_multi_cleanup(http->slots[i].multi);
+    }
+    free(http->slots);
+    free(http->idle);
+    free(http->ca_file);
+    pthread_cond_destroy(&http->freed);
+    pthread_mutex_destroy(&http->lock);
+    free(http);
+}
+
+void http_stop(struct http *http)
+{
+    scope_lock(&http->lock);
+    atomic_store(&http->stopping, true);
+    pthread_cond_broadcast(&http->freed);
+    for (unsigned i = 0; i < http->config.connections; i++)
+        if (http->slots[i].busy)
+            curl_multi_wakeup(http->slots[i].multi);
+}
+
+/* NULL when stopping. */
+static struct slot *take_slot(struct http *http)
+{
+    scope_lock(&http->lock);
+    while (http->nidle == 0 && !atomic_load(&http->stopping))
+        pthread_cond_wait(&http->freed, &http->lock);
+    if (atomic_load(&http->stopping))
+        return NULL;
+
+    struct slot *slot = http->idle[--http->nidle];
+    slot->busy = true;
+    return slot;
+}
+
+static void give_slot_back(struct http *http, struct slot *slot)
+{
+    scope_lock(&http->lock);
+    slot->busy = false;
+    http->idle[http->nidle++] = slot;
+    pthread_cond_signal(&http->freed);
+}
+
+/* ------------------------------------------------------------------ one request */
+
+static bool set_up_request(struct slot *slot, struct transfer *t, struct curl_slist *headers)
+{
+    const struct http_request *request = t->request;
+    bool sends = request->body || strcmp(request->method, "PUT") == 0 ||
+                 strcmp(request->method, "POST") == 0;
+    CURL *easy = slot->easy;
+
+    t->easy = easy;
+    t->answer->reason[0] = '\0';
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
+    curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
+    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->answer->reason);
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
+    /* A PUT that is a POST by another name: libcurl then sends a small body in the packet that has
+     * the headers, and rewinds by itself when a reused connection turns out to be dead. */
+    if (sends) {
+        curl_easy_setopt(easy, CURLOPT_POST, 1L);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body_len ? request->body : "");
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_len);
+    } else {
+        curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+    }
+    return curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method) == CURLE_OK &&
+           curl_easy_setopt(easy, CURLOPT_URL, request->url) == CURLE_OK;
+}
+
+/* Grows with every byte that moves, and when the connection is there. */
+static int64_t progress(CURL *easy)
+{
+    curl_off_t up = 0, down = 0, connected = 0;
+    long header = 0;
+
+    curl_easy_getinfo(easy, CURLINFO_SIZE_UPLOAD_T, &up);
+    curl_easy_getinfo(easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
+    curl_easy_getinfo(easy, CURLINFO_HEADER_SIZE, &header);
+    curl_easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &connected);
+    return connected ? up + down + header + 1 : 0;
+}
+
+/* Drives the transfer to its end; HTTP_ANSWERED stands for "libcurl is done with it". */
+static enum http_end drive(struct http *http, struct slot *slot)
+{
+    const struct clock *clock = http->config.clock;
+    int64_t moved_ms = clock->now_ms(), seen = 0;
+    int running = 1;
+
+    for (;;) {
+        if (curl_multi_perform(slot->multi, &running) != CURLM_OK)
+            return HTTP_NO_MEMORY;
+        if (!running)
+            return HTTP_ANSWERED;
+        if (atomic_load(&http->stopping))
+            return HTTP_STOPPED;
+
+        int64_t now_ms = clock->now_ms(), now = progress(slot->easy);
+        if (now != seen || now == 0) { /* connecting has its own time limit */
+            seen = now;
+            moved_ms = now_ms;
+        }
+        int64_t left_ms = moved_ms + http->config.stall_timeout_ms - now_ms;
+        if (left_ms <= 0)
+            return HTTP_STALLED;
+        if (curl_multi_poll(slot->multi, NULL, 0, (int)MIN(left_ms, IDLE_POLL_MS), NULL))
+            return HTTP_NO_MEMORY;
+    }
+}
+
+static enum http_end judge(const struct transfer *t, CURLcode code)
+{
+    if (t->enough)
+        return HTTP_ENOUGH;
+    if (t->no_memory || code == CURLE_OUT_OF_MEMORY)
+        return HTTP_NO_MEMORY;
+    if (code == CURLE_OK && t->answer->status)
+        return HTTP_ANSWERED;
+    return t->answer->status ? HTTP_CUT : HTTP_NO_ANSWER;
+}
+
+static enum http_end run(struct http *http, struct slot *slot, struct transfer *t)
+{
+    struct http_answer *a = t->answer;
+    CURLcode code = CURLE_OK;
+    enum http_end end;
+    CURLMsg *done;
+    int left;
+
+    if (curl_multi_add_handle(slot->multi, slot->easy))
+        return HTTP_NO_MEMORY;
+    end = drive(http, slot);
+    if (end == HTTP_ANSWERED) {
+        done = curl_multi_info_read(slot->multi, &left);
+        code = done && done->msg == CURLMSG_DONE ? done->data.result : CURLE_FAILED_INIT;
+        end = judge(t, code);
+    }
+    a->curl_code = (int)code;
+    if (code && !a->reason[0])
+        (void)snprintf(a->reason, sizeof a->reason, "%s", curl_easy_strerror(code));
+    if (t->too_long)
+        (void)snprintf(a->reason, sizeof a->reason, "the answer is longer than %d bytes",
+                       HTTP_BODY_MAX);
+    curl_multi_remove_handle(slot->multi, slot->easy);
+    curl_easy_setopt(slot->easy, CURLOPT_ERRORBUFFER, NULL);
+    return end;
+}
+
+static struct curl_slist *header_list(const struct http_request *request)
+{
+    /* Waiting for a "100 Continue" costs a round trip, and libcurl asks for it from 1 MiB on. */
+    struct curl_slist *list = curl_slist_append(NULL, "Expect:");
+
+    for (size_t i = 0; list && i < request->nheaders; i++) {
+        struct curl_slist *longer = curl_slist_append(list, request->headers[i]);
+
+        if (!longer) {
+            curl_slist_free_all(list);
+            return NULL;
+        }
+        list = longer;
+    }
+    return list;
+}
+
+void http_do(struct http *http, const struct http_request *request, struct http_answer *ret_answer)
+{
+    struct transfer t = {.request = request, .answer = ret_answer};
+    struct curl_slist *headers = header_list(request);
+    struct slot *slot = NULL;
+
+    *ret_answer = (struct http_answer){.end = HTTP_NO_MEMORY, .content_length = -1};
+    ret_answer->body = calloc(1, t.body_size = 1);
+    if (headers && ret_answer->body) {
+        slot = take_slot(http);
+        ret_answer->end = HTTP_STOPPED;
+    }
+    if (slot) {
+        ret_answer->end = HTTP_NO_MEMORY;
+        if (set_up_request(slot, &t, headers))
+            ret_answer->end = run(http, slot, &t);
+        give_slot_back(http, slot);
+    }
+    curl_slist_free_all(headers);
+}
+
+void http_answer_free(struct http_answer *answer)
+{
+    free(answer->body);
+    answer->body = NULL;
+}
