@@ -64,7 +64,7 @@ static uint64_t read_ledger(const char *file, uint64_t blocks, uint64_t seed, ui
     return newest;
 }
 
-static int verify_ledger(const char *file, uint64_t blocks, uint64_t count, uint64_t seed)
+static void verify_ledger(const char *file, uint64_t blocks, uint64_t count, uint64_t seed)
 {
     uint64_t *found = calloc(blocks, sizeof *found), *wanted = calloc(blocks, sizeof *wanted);
     if (!found || !wanted)
@@ -72,7 +72,7 @@ static int verify_ledger(const char *file, uint64_t blocks, uint64_t count, uint
     uint64_t newest = read_ledger(file, blocks, seed, found);
     if (newest > count) {
         fprintf(stderr, "ledger: a block says %" PRIu64 " of %" PRIu64 "\n", newest, count);
-        return 1;
+        exit(1);
     }
     for (uint64_t n = 1; n <= newest; n++)
         wanted[place(n, seed, blocks)] = n;
@@ -83,10 +83,11 @@ static int verify_ledger(const char *file, uint64_t blocks, uint64_t count, uint
                 "ledger: no instant: block %" PRIu64 " is of %" PRIu64 ", should be of %" PRIu64
                 ", since another is of %" PRIu64 "\n",
                 i, found[i], wanted[i], newest);
-        return 1;
+        exit(1);
     }
     printf("%" PRIu64 "\n", newest);
-    return 0;
+    free(found);
+    free(wanted);
 }
 
 int main(int argc, char **argv)
@@ -95,8 +96,10 @@ int main(int argc, char **argv)
         write_ledger(argv[2], number(argv[3]), number(argv[4]), number(argv[5]), number(argv[6]));
         return 0;
     }
-    if (argc == 6 && !strcmp(argv[1], "verify"))
-        return verify_ledger(argv[2], number(argv[3]), number(argv[4]), number(argv[5]));
+    if (argc == 6 && !strcmp(argv[1], "verify")) {
+        verify_ledger(argv[2], number(argv[3]), number(argv[4]), number(argv[5]));
+        return 0;
+    }
     fprintf(stderr, "usage: ledger write|verify …; see tests/ledger.c\n");
     return 2;
 }
