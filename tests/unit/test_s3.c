@@ -1,6 +1,9 @@
 /*
  * The S3 backend against a real server: S3VOL_TEST_ENDPOINT, S3VOL_TEST_BUCKET and AWS_* say which;
  * without them every test is skipped. Each test works below a prefix of its own and cleans up.
+ * S3VOL_TEST_WEAK=1 is for s3rver, which accepts every secret, answers a GET of an empty object
+ * with one byte too few, takes ".." in a key for a parent directory, and answers a PUT before it
+ * has written the file.
  */
 #include "../../store/scope.h"
 #include "../../store/store.h"
@@ -65,9 +68,20 @@ static int put(struct store_backend *b, const char *key, const char *text, unsig
     return b->ops->put(b->self, key, text, strlen(text), flags, &error);
 }
 
+/* With the few retries that a server may need under load. */
+static int delete_keys(struct store_backend *b, const char *const *keys, size_t nkeys)
+{
+    int r = -EIO;
+
+    for (int i = 0; i < 10 && r; i++)
+        if ((r = b->ops->del(b->self, keys, nkeys, &error)) && error.fate != STORE_RETRY)
+            break;
+    return r;
+}
+
 static void del(struct store_backend *b, const char *key)
 {
-    expect(b->ops->del(b->self, &key, 1, &error), 0);
+    expect(delete_keys(b, &key, 1), 0);
 }
 
 struct buffer {
@@ -135,9 +149,11 @@ static void test_empty_and_missing_objects(void **state)
 
     expect(get(&b, "none", 0, 10, &buffer, &size), -ENOENT);
     expect(put(&b, "none", "", 0), 0);
-    expect(get(&b, "none", 0, 10, &buffer, &size), 0);
-    assert_int_equal(buffer.len, 0);
-    assert_int_equal(size, 0);
+    if (!getenv("S3VOL_TEST_WEAK")) {
+        expect(get(&b, "none", 0, 10, &buffer, &size), 0);
+        assert_int_equal(buffer.len, 0);
+        assert_int_equal(size, 0);
+    }
     del(&b, "none");
     del(&b, "none"); /* deleting what is not there is no error */
     expect(get(&b, "none", 0, 10, &buffer, &size), -ENOENT);
@@ -215,8 +231,8 @@ static void delete_many(struct store_backend *b)
         key_of(i, names[i]);
         keys[i] = names[i];
     }
-    expect(b->ops->del(b->self, keys, MANY, &error), 0);
-    expect(b->ops->del(b->self, keys, 2, &error), 0); /* which are not there any more */
+    expect(delete_keys(b, keys, MANY), 0);
+    expect(delete_keys(b, keys, 2), 0); /* which are not there any more */
     free(names);
     free(keys);
 }
@@ -277,7 +293,8 @@ static void test_long_lists_and_batch_delete(void **state)
 static void test_directories(void **state)
 {
     /* In the order of S3, where a directory sorts with its slash. */
-    static const char *const keys[] = {"a-b/volume", "a.c", "a/1", "a/volume", "a0", "b/c/d"};
+    static const char *const keys[] = {"a-b/volume", "a.c",   "a/1", "a/volume",
+                                       "a0",         "b/c/d", "b/e"};
     static const char *const dirs[] = {"a-b", "a", "b"};
     struct store_page page;
     char last[STORE_KEY_MAX];
@@ -297,7 +314,7 @@ static void test_directories(void **state)
     assert_int_equal(list_all(&b, "", "a", true, last), 1);
     assert_string_equal(last, "b");
     assert_int_equal(list_all(&b, "", "b", true, last), 0);
-    expect(b.ops->del(b.self, keys, ARRAY_SIZE(keys), &error), 0);
+    expect(delete_keys(&b, keys, ARRAY_SIZE(keys)), 0);
     b.ops->free(b.self);
 }
 
@@ -314,6 +331,8 @@ static void test_odd_characters_in_the_prefix(void **state)
     (void)state;
     need_server();
     for (size_t i = 0; i < ARRAY_SIZE(odd); i++) {
+        if (getenv("S3VOL_TEST_WEAK") && strstr(odd[i], ".."))
+            continue;
         struct store_backend b = open_below(odd[i]);
 
         print_message("prefix %s\n", odd[i]);
@@ -323,7 +342,7 @@ static void test_odd_characters_in_the_prefix(void **state)
         assert_int_equal(list_all(&b, "a/", "", false, last), 2);
         assert_int_equal(list_all(&b, "", "a/1", false, last), 2);
         assert_int_equal(list_all(&b, "", "", true, last), 2);
-        expect(b.ops->del(b.self, keys, ARRAY_SIZE(keys), &error), 0);
+        expect(delete_keys(&b, keys, ARRAY_SIZE(keys)), 0);
         assert_int_equal(list_all(&b, "", "", false, last), 0);
         b.ops->free(b.self);
     }
@@ -337,29 +356,41 @@ struct worker {
     int result;
 };
 
+/* One PUT and the GET of it. */
+static int put_and_get(struct worker *w, const char *key, const char *text, struct store_error *err)
+{
+    struct store_backend *b = w->backend;
+    struct buffer buffer = {.len = 0};
+    uint64_t size;
+    int r = b->ops->put(b->self, key, text, strlen(text), 0, err);
+
+    if (!r)
+        r = b->ops->get(b->self, key, 0, 100, into_buffer, &buffer, &size, err);
+    if (!r && !getenv("S3VOL_TEST_WEAK") &&
+        (buffer.len != strlen(text) || memcmp(buffer.data, text, buffer.len)))
+        r = -EBADMSG;
+    return r;
+}
+
 static void *work(void *ctx)
 {
     struct worker *w = ctx;
-    struct store_backend *b = w->backend;
-    struct buffer buffer = {.len = 0};
-    struct store_error err;
-    uint64_t size;
+    struct store_error err = {.text = ""};
     char key[32], text[32];
     const char *keys[] = {key};
 
+    w->result = format(key, sizeof key, "w/%u", w->number);
     for (int i = 0; i < 30 && !w->result; i++) {
-        if (format(key, sizeof key, "w/%u", w->number) ||
-            format(text, sizeof text, "%u %d", w->number, i))
+        if (format(text, sizeof text, "%u %d", w->number, i))
             w->result = -EINVAL;
-        else if (!(w->result = b->ops->put(b->self, key, text, strlen(text), 0, &err))) {
-            buffer.len = 0;
-            w->result = b->ops->get(b->self, key, 0, 100, into_buffer, &buffer, &size, &err);
-        }
-        if (!w->result && (buffer.len != strlen(text) || memcmp(buffer.data, text, buffer.len)))
-            w->result = -EBADMSG;
+        for (int tries = 0; tries < (getenv("S3VOL_TEST_WEAK") ? 10 : 1); tries++)
+            if (!(w->result = put_and_get(w, key, text, &err)))
+                break;
     }
     if (!w->result)
-        w->result = b->ops->del(b->self, keys, 1, &err);
+        w->result = w->backend->ops->del(w->backend->self, keys, 1, &err);
+    if (w->result)
+        print_error("worker %u: %d (%s)\n", w->number, w->result, err.text);
     return NULL;
 }
 
@@ -434,7 +465,7 @@ static void test_wrong_keys(void **state)
     (void)state;
     need_server();
     with_env("AWS_ACCESS_KEY_ID", "NOBODY", "access key");
-    if (getenv("S3VOL_TEST_LAX_SECRET"))
+    if (getenv("S3VOL_TEST_WEAK"))
         print_message("not tried: this server accepts every secret\n");
     else
         with_env("AWS_SECRET_ACCESS_KEY", "wrong", "secret key");
