@@ -254,15 +254,12 @@ int store_new(struct store_backend *backend, const struct clock *clock, struct s
     return 0;
 }
 
-#pragma weak s3_open /* until the S3 backend is linked in */
 int store_open(const struct store_config *config, const char *url_text, struct store **ret_store)
 {
     struct store_backend backend = {0};
     struct url url;
     int r = url_parse(url_text, &url);
 
-    if (r == 0 && url.s3 && !s3_open)
-        r = msg_error(-ENOSYS, "%s: this build has no S3 support", url.text);
     if (r == 0)
         r = url.s3 ? s3_open(&url, config, &backend) : dir_open(&url, &backend);
     if (r < 0)
