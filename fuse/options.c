@@ -1,0 +1,502 @@
+#include "options.h"
+
+#include "../store/msg.h"
+#include "../store/scope.h"
+#include "units.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum kind {
+    FLAG,     /* bool: true when given */
+    SWITCH,   /* bool: --name, --no-name */
+    SIZE,     /* uint64_t, bytes */
+    DURATION, /* int64_t, ms */
+    PATIENCE, /* the same, or "forever" */
+    COUNT,    /* unsigned */
+    TEXT,     /* const char * */
+    CHOICE,   /* an enum: the position of the word in `argument` */
+    REFUSED,  /* only after -o: `help` says why */
+};
+
+struct option {
+    const char *name;
+    char letter;
+    enum kind kind;
+    unsigned commands;
+    size_t offset; /* in struct options */
+    const char *argument;
+    uint64_t min, max, step; /* of a value, in its unit; step 0: any */
+    const char *help;
+};
+
+#define AT(field) offsetof(struct options, field)
+#define K         UINT64_C(1024)
+#define M         (K * K)
+#define G         (K * M)
+#define T         (K * G)
+#define SECOND    1000
+#define ANY       (~0U)
+/* What opens a store. */
+#define URL_COMMANDS                                                                               \
+    (COMMAND_CREATE | COMMAND_MOUNT | COMMAND_STATUS | COMMAND_LIST | COMMAND_DELETE |             \
+     COMMAND_CHECK)
+
+/* clang-format off */
+static const struct option table[] = {
+    {"size", 0, SIZE, COMMAND_CREATE, AT(create.size_bytes), "SIZE", M, 8 * K * K * T - 4096, 4096,
+     "how large the image is, for example 10G; a multiple of 4096 bytes"},
+    {"compress", 0, SWITCH, COMMAND_CREATE, AT(create.compress), NULL, 0, 0, 0,
+     "compress what is stored (zstd) where it pays; on by default"},
+
+    {"cache-dir", 0, TEXT, COMMAND_MOUNT, AT(volume.cache_dir), "DIR", 0, 0, 0,
+     "where the caches of all volumes are; $S3VOL_CACHE_DIR, else /var/cache/s3vol for root and "
+     "~/.cache/s3vol for others"},
+    {"cache-size", 0, SIZE, COMMAND_MOUNT, AT(volume.cache_bytes), "SIZE", 16 * M, 1024 * T, 0,
+     "disk space for this volume's cache; by default a fifth of what is free there, 256M to 10G"},
+    {"dirty-limit", 0, SIZE, COMMAND_MOUNT, AT(volume.dirty_bytes), "SIZE", 4 * M, 1024 * T, 0,
+     "writes wait while so much is not in the bucket yet; by default half the cache"},
+    {"read-ahead", 0, SIZE, COMMAND_MOUNT, AT(volume.readahead_bytes), "SIZE", 0, G, 0,
+     "the most that is fetched ahead of a sequential reader; 0 for none"},
+    {"sync", 0, CHOICE, COMMAND_MOUNT, AT(volume.sync), "bucket|cache", 0, 0, 0,
+     "where data is safe when a flush (fsync) returns: in the bucket, the default, or on the local "
+     "disk, the bucket following within seconds"},
+    {"timeout", 0, PATIENCE, COMMAND_MOUNT, AT(volume.timeout_ms), "TIME", SECOND, INT64_MAX, 0,
+     "how long a flush or an uncached read waits for the store before it fails; forever by "
+     "default"},
+    {"writeback-delay", 0, DURATION, COMMAND_MOUNT, AT(volume.writeback_ms), "TIME", 0,
+     24 * 3600 * SECOND, 0, "a write is on its way to the bucket after this time at most"},
+    {"uploads", 0, COUNT, COMMAND_MOUNT, AT(volume.uploads), "N", 1, 64, 0,
+     "objects uploaded at once"},
+    {"downloads", 0, COUNT, COMMAND_MOUNT, AT(volume.downloads), "N", 1, 256, 0,
+     "ranges fetched at once"},
+    {"compress", 0, SWITCH, COMMAND_MOUNT, AT(volume.compress), NULL, 0, 0, 0,
+     "compress what this mount stores, where it pays; on by default"},
+    {"direct-io", 0, SWITCH, COMMAND_MOUNT, AT(direct_io), NULL, 0, 0, 0,
+     "keep the image out of this machine's page cache, so that nothing is in memory twice; on by "
+     "default where Linux can do it and still map the image (6.6)"},
+    {"discard-local", 0, FLAG, COMMAND_MOUNT, AT(volume.discard_local), NULL, 0, 0, 0,
+     "throw away what only the local cache has, where mounting would refuse because the volume has "
+     "since been mounted elsewhere"},
+    {"allow-other", 0, FLAG, COMMAND_MOUNT, AT(allow_other), NULL, 0, 0, 0,
+     "let other users reach the image, as its mode allows; on for root"},
+    {"foreground", 'f', FLAG, COMMAND_MOUNT, AT(foreground), NULL, 0, 0, 0,
+     "stay in the foreground, messages to stderr; Ctrl-C unmounts"},
+
+    {"keep-local", 0, FLAG, COMMAND_UMOUNT, AT(keep_local), NULL, 0, 0, 0,
+     "do not wait for uploads: what is not in the bucket stays in this machine's cache, and goes "
+     "on its way at the next mount here"},
+    {"json", 0, FLAG, COMMAND_STATUS, AT(json), NULL, 0, 0, 0, "one JSON object, for programs"},
+    {"force", 0, FLAG, COMMAND_DELETE, AT(force), NULL, 0, 0, 0, "do not ask"},
+
+    {"endpoint", 0, TEXT, URL_COMMANDS, AT(store.endpoint), "URL", 0, 0, 0,
+     "S3 server, for example http://127.0.0.1:8000; $AWS_ENDPOINT_URL_S3, $AWS_ENDPOINT_URL"},
+    {"region", 0, TEXT, URL_COMMANDS, AT(store.region), "NAME", 0, 0, 0, "S3 region; $AWS_REGION"},
+    {"profile", 0, TEXT, URL_COMMANDS, AT(store.profile), "NAME", 0, 0, 0,
+     "profile in ~/.aws/config and ~/.aws/credentials; $AWS_PROFILE"},
+    {"ca-file", 0, TEXT, URL_COMMANDS, AT(store.ca_file), "FILE", 0, 0, 0,
+     "trust the certificates in this PEM file instead of the system's"},
+    {"addressing", 0, CHOICE, URL_COMMANDS, AT(store.addressing), "auto|path|virtual", 0, 0, 0,
+     "whether the bucket's name goes into the path or into the host name"},
+    {"connect-timeout", 0, DURATION, URL_COMMANDS, AT(store.connect_timeout_ms), "TIME", 100,
+     3600 * SECOND, 0, "give up connecting, and try again, after this time; 5s by default"},
+    {"stall-timeout", 0, DURATION, URL_COMMANDS, AT(store.stall_timeout_ms), "TIME", 100,
+     3600 * SECOND, 0, "give up a transfer that does not move for so long; 10s by default"},
+
+    {"debug", 'd', FLAG, ANY, AT(debug), NULL, 0, 0, 0,
+     "say more on stderr; with mount: stay in the foreground"},
+    {"help", 'h', FLAG, ANY, AT(help), NULL, 0, 0, 0, "this text"},
+
+    {"ro", 0, REFUSED, COMMAND_MOUNT, 0, NULL, 0, 0, 0,
+     "a volume cannot be mounted read-only; use losetup -r, or mount the file system in it with ro"},
+    {"remount", 0, REFUSED, COMMAND_MOUNT, 0, NULL, 0, 0, 0,
+     "options of a mounted volume cannot be changed; umount it and mount it again"},
+};
+/* clang-format on */
+
+/* What mount(8) and fstab may say besides, after -o. The image is not executable and is no device,
+ * nobody else writes it, and its times are kept in memory: nothing to do. */
+static const char *const generic[] = {
+    "rw",
+    "defaults",
+    "auto",
+    "noauto",
+    "nofail",
+    "_netdev",
+    "user",
+    "users",
+    "nouser",
+    "owner",
+    "group",
+    "dev",
+    "nodev",
+    "suid",
+    "nosuid",
+    "exec",
+    "noexec",
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "lazytime",
+    "nolazytime",
+    "async",
+    "silent",
+    "loud",
+    "default_permissions",
+};
+
+void options_init(struct options *options)
+{
+    *options = (struct options){.create.compress = true, .direct_io = true};
+    volume_config_init(&options->volume);
+    options->volume.cache_dir = NULL; /* see command_mount.c */
+}
+
+void options_free(struct options *options)
+{
+    for (unsigned i = 0; i < options->ncopies; i++)
+        free(options->copies[i]);
+    free(options->copies);
+    options->copies = NULL;
+    options->ncopies = 0;
+}
+
+/* ---------------------------------------------------------------------------- looking up */
+
+/* `len` bytes of `name` against an option's name; '_' counts as '-' (allow_other). */
+static bool same_name(const char *name, size_t len, const char *option)
+{
+    if (strlen(option) != len)
+        return false;
+    for (size_t i = 0; i < len; i++)
+        if (name[i] != option[i] && !(name[i] == '_' && option[i] == '-'))
+            return false;
+    return true;
+}
+
+static const struct option *find_name(const char *name, size_t len, enum command_bit bit)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+        if ((table[i].commands & bit) && same_name(name, len, table[i].name))
+            return &table[i];
+    return NULL;
+}
+
+static const struct option *find_letter(char letter, enum command_bit bit)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+        if ((table[i].commands & bit) && letter && table[i].letter == letter)
+            return &table[i];
+    return NULL;
+}
+
+static bool is_generic(const char *name, size_t len)
+{
+    if (len > 2 && (name[0] == 'x' || name[0] == 'X') && name[1] == '-')
+        return true;
+    if ((len == 7 && memcmp(name, "comment", 7) == 0))
+        return true;
+    for (size_t i = 0; i < ARRAY_SIZE(generic); i++)
+        if (strlen(generic[i]) == len && memcmp(generic[i], name, len) == 0)
+            return true;
+    return false;
+}
+
+static bool takes_value(const struct option *option)
+{
+    return option->argument;
+}
+
+/* ---------------------------------------------------------------------------- values */
+
+static int bad_value(const struct option *option, const char *text, const char *why)
+{
+    return msg_error(-EINVAL, "--%s %.100s: %s", option->name, text, why);
+}
+
+static int out_of_range(const struct option *option, const char *text)
+{
+    char low[UNITS_TEXT_MAX], high[UNITS_TEXT_MAX], why[80];
+
+    if (option->kind == SIZE) {
+        units_format_size(option->min, low);
+        units_format_size(option->max, high);
+    } else if (option->kind == COUNT) {
+        INVARIANT(format(low, sizeof low, "%" PRIu64, option->min) == 0);
+        INVARIANT(format(high, sizeof high, "%" PRIu64, option->max) == 0);
+    } else {
+        units_format_duration((int64_t)option->min, low);
+        units_format_duration((int64_t)option->max, high);
+    }
+    if (option->max == INT64_MAX)
+        INVARIANT(format(why, sizeof why, "must be at least %s", low) == 0);
+    else
+        INVARIANT(format(why, sizeof why, "must be from %s to %s", low, high) == 0);
+    return bad_value(option, text, why);
+}
+
+/* A number within the option's limits. */
+static int parse_number(const struct option *option, const char *text, uint64_t *ret)
+{
+    static const char *const shape[] = {
+        [SIZE] = "not a size; write a whole number and K, M, G or T, like 10G",
+        [DURATION] = "not a time; write a whole number and ms, s, m or h, like 30s",
+        [PATIENCE] = "not a time; write a whole number and ms, s, m or h, like 30s, or forever",
+        [COUNT] = "not a number",
+    };
+    uint64_t n = 0;
+    int64_t ms;
+    int r;
+
+    if (option->kind == SIZE)
+        r = units_parse_size(text, &n);
+    else if (option->kind == COUNT)
+        r = units_parse_count(text, &n);
+    else if ((r = units_parse_duration(text, &ms)) == 0)
+        n = (uint64_t)ms;
+    if (r == -EINVAL)
+        return bad_value(option, text, shape[option->kind]);
+    if (r < 0 || n < option->min || n > option->max)
+        return out_of_range(option, text);
+    if (option->step && n % option->step)
+        return bad_value(option, text, "must be a multiple of 4096 bytes");
+    *ret = n;
+    return 0;
+}
+
+static int parse_choice(const struct option *option, const char *text, int *ret)
+{
+    size_t len = strlen(text);
+    int position = 0;
+
+    for (const char *word = option->argument;; position++) {
+        size_t n = strcspn(word, "|");
+        if (n == len && memcmp(word, text, n) == 0) {
+            *ret = position;
+            return 0;
+        }
+        if (!word[n])
+            break;
+        word += n + 1;
+    }
+    return msg_error(-EINVAL, "--%s %.100s: must be one of %s", option->name, text,
+                     option->argument);
+}
+
+/* `text` is NULL for an option without a value. */
+static int set(struct options *options, const struct option *option, const char *text, bool on)
+{
+    void *field = (char *)options + option->offset;
+    uint64_t n = 0;
+    int r;
+
+    switch (option->kind) {
+    case FLAG:
+    case SWITCH:
+        *(bool *)field = on;
+        return 0;
+    case PATIENCE:
+        if (strcmp(text, "forever") == 0) {
+            *(int64_t *)field = STORE_FOREVER;
+            return 0;
+        }
+        __attribute__((fallthrough));
+    case SIZE:
+    case DURATION:
+    case COUNT:
+        r = parse_number(option, text, &n);
+        if (r < 0)
+            return r;
+        if (option->kind == SIZE)
+            *(uint64_t *)field = n;
+        else if (option->kind == COUNT)
+            *(unsigned *)field = (unsigned)n;
+        else
+            *(int64_t *)field = (int64_t)n;
+        return 0;
+    case TEXT:
+        if (!*text)
+            return bad_value(option, text, "must not be empty");
+        *(const char **)field = text;
+        return 0;
+    case CHOICE:
+        return parse_choice(option, text, (int *)field);
+    case REFUSED:
+        return msg_error(-EINVAL, "-o %s: %s", option->name, option->help);
+    }
+    return -EINVAL;
+}
+
+/* ---------------------------------------------------------------------------- words */
+
+/* One "name", "no-name" or "name=value". `next` is the following word, or NULL; *ret_took tells
+ * whether it was the value. `mark` is "--" or "-o ", for messages. */
+static int parse_name(struct options *options, enum command_bit bit, const char *mark,
+                      const char *word, const char *next, bool *ret_took)
+{
+    size_t len = strcspn(word, "=");
+    const char *value = word[len] ? word + len + 1 : NULL;
+    bool dashes = mark[1] == '-', on = true;
+    const struct option *option = find_name(word, len, bit);
+
+    *ret_took = false;
+    if (!option && len > 3 && memcmp(word, "no", 2) == 0 && (word[2] == '-' || word[2] == '_')) {
+        option = find_name(word + 3, len - 3, bit);
+        on = false;
+        if (option && option->kind != SWITCH)
+            option = NULL;
+    }
+    if (!dashes && !option && is_generic(word, len))
+        return 0;
+    if (!option || (dashes && option->kind == REFUSED))
+        return msg_error(-EINVAL, "%s%.*s: there is no such option; see --help", mark,
+                         (int)MIN(len, (size_t)100), word);
+    if (!takes_value(option)) {
+        if (value)
+            return msg_error(-EINVAL, "%s%s: takes no value", mark, option->name);
+        return set(options, option, NULL, on);
+    }
+    if (!value && dashes && next) {
+        value = next;
+        *ret_took = true;
+    }
+    if (!value)
+        return msg_error(-EINVAL, "%s%s: needs a value: %s", mark, option->name, option->argument);
+    return set(options, option, value, true);
+}
+
+/* Cuts the next item off a list "a=b,c"; "\," is a comma inside one. NULL at the end. */
+static char *next_item(char **list)
+{
+    char *item = *list, *to = item, *from = item;
+
+    if (!item)
+        return NULL;
+    for (; *from && *from != ','; from++) {
+        if (from[0] == '\\' && from[1] == ',')
+            from++;
+        *to++ = *from;
+    }
+    *list = *from ? from + 1 : NULL;
+    *to = 0;
+    return item;
+}
+
+/* What follows -o. */
+static int parse_list(struct options *options, enum command_bit bit, const char *text)
+{
+    bool took;
+    char **copies = realloc(options->copies, (options->ncopies + 1) * sizeof *copies);
+
+    if (!copies)
+        return -ENOMEM;
+    options->copies = copies;
+    char *rest = copies[options->ncopies] = strdup(text);
+    if (!rest)
+        return -ENOMEM;
+    options->ncopies++;
+    for (char *item; (item = next_item(&rest));) {
+        int r = *item ? parse_name(options, bit, "-o ", item, NULL, &took) : 0;
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* "-fd", "-o a,b", "-oa,b". */
+static int parse_letters(struct options *options, enum command_bit bit, const char *word,
+                         const char *next, bool *ret_took)
+{
+    *ret_took = false;
+    for (const char *p = word + 1; *p; p++) {
+        if (*p == 'o' && (bit & COMMAND_MOUNT)) {
+            const char *list = p[1] ? p + 1 : next;
+            *ret_took = !p[1] && next;
+            return list ? parse_list(options, bit, list)
+                        : msg_error(-EINVAL, "-o: needs a list of options");
+        }
+        const struct option *option = find_letter(*p, bit);
+        if (!option)
+            return msg_error(-EINVAL, "-%c: there is no such option; see --help", *p);
+        int r = set(options, option, NULL, true);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+int options_parse(int argc, char *const *argv, enum command_bit bit, unsigned max_args,
+                  struct options *options)
+{
+    bool only_args = false, took;
+
+    INVARIANT(max_args <= OPTIONS_ARGS_MAX);
+    for (int i = 0; i < argc; i++) {
+        const char *word = argv[i], *next = i + 1 < argc ? argv[i + 1] : NULL;
+        int r = 0;
+
+        took = false;
+        if (!only_args && strcmp(word, "--") == 0)
+            only_args = true;
+        else if (!only_args && word[0] == '-' && word[1] == '-')
+            r = parse_name(options, bit, "--", word + 2, next, &took);
+        else if (!only_args && word[0] == '-' && word[1])
+            r = parse_letters(options, bit, word, next, &took);
+        else if (options->nargs == max_args)
+            r = msg_error(-EINVAL, "%.100s: one argument too many; see --help", word);
+        else
+            options->args[options->nargs++] = word;
+        if (r < 0)
+            return r;
+        i += took;
+    }
+    return 0;
+}
+
+/* ---------------------------------------------------------------------------- help */
+
+/* `text` in lines of what is left of 80 columns beside the names. */
+static void print_wrapped(FILE *out, const char *text)
+{
+    enum { INDENT = 26, WIDTH = 80 - INDENT };
+
+    while (*text) {
+        size_t n = strlen(text);
+        if (n > WIDTH)
+            for (n = WIDTH; n && text[n] != ' '; n--)
+                ;
+        fprintf(out, "%.*s\n", (int)n, text);
+        text += n;
+        text += strspn(text, " ");
+        if (*text)
+            fprintf(out, "%*s", INDENT, "");
+    }
+}
+
+void options_print(FILE *out, enum command_bit bit)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+        const struct option *o = &table[i];
+        char names[64];
+
+        if (!(o->commands & bit) || o->kind == REFUSED)
+            continue;
+        INVARIANT(format(names, sizeof names, "  %c%c%s --%s%s%s%s", o->letter ? '-' : ' ',
+                         o->letter ? o->letter : ' ', o->letter ? "," : " ",
+                         o->kind == SWITCH ? "[no-]" : "", o->name, o->argument ? " " : "",
+                         o->argument ? o->argument : "") == 0);
+        if (strlen(names) < 25)
+            fprintf(out, "%-26s", names);
+        else
+            fprintf(out, "%s\n%26s", names, "");
+        print_wrapped(out, o->help);
+    }
+    if (bit == COMMAND_MOUNT)
+        fputs("  -o NAME[=VALUE],...     the same options as in fstab, without dashes in front\n",
+              out);
+}
