@@ -1,0 +1,120 @@
+#include "control.h"
+
+#include "../store/clock.h"
+#include "../store/msg.h"
+#include "../store/scope.h"
+#include "units.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+/* Asks whether `fd` is an image of ours. */
+static int probe(int fd)
+{
+    struct control_task task = {.kind = CONTROL_NOTHING};
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs) < 0)
+        return -errno;
+    if (fs.f_type != FUSE_SUPER_MAGIC || ioctl(fd, CONTROL_TASK, &task) < 0)
+        return -ENODEV;
+    return 0;
+}
+
+int control_open(const char *path, int *ret_fd)
+{
+    char image[PATH_MAX];
+    struct stat st;
+
+    if (stat(path, &st) < 0)
+        return errno == ENOTCONN ? -ENOTCONN : msg_error(-errno, "%s: %s", path, strerror(errno));
+    int r = format(image, sizeof image, S_ISDIR(st.st_mode) ? "%s/image" : "%s", path);
+    if (r < 0)
+        return msg_error(r, "%.100s…: the path is too long", path);
+    scope_close int fd = open(image, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+        return -ENODEV;
+    if (fd < 0 && errno == ENOTCONN)
+        return -ENOTCONN;
+    if (fd < 0)
+        return msg_error(-errno, "%s: %s%s", image, strerror(errno),
+                         errno == EACCES ? "; try as the user who mounted it" : "");
+    r = probe(fd);
+    if (r < 0)
+        return r;
+    *ret_fd = fd;
+    fd = -1;
+    return 0;
+}
+
+int control_status(int fd, unsigned long request, struct control_text *ret_text)
+{
+    if (ioctl(fd, request, ret_text) < 0)
+        return msg_error(-errno, "status: %s", strerror(errno));
+    ret_text->text[sizeof ret_text->text - 1] = 0;
+    return 0;
+}
+
+int control_keep_local(int fd, bool keep)
+{
+    uint32_t on = keep;
+
+    if (ioctl(fd, CONTROL_KEEP_LOCAL, &on) < 0)
+        return msg_error(-errno, "--keep-local: %s", strerror(errno));
+    return 0;
+}
+
+/* One line on the terminal that is written over again and again. */
+struct progress {
+    bool shown;
+    int64_t at_ms;
+    uint64_t dirty_bytes;
+    double bytes_per_s; /* smoothed */
+};
+
+static void show(struct progress *p, const struct control_task *task)
+{
+    char left[UNITS_TEXT_MAX], rate[UNITS_TEXT_MAX];
+    int64_t now = clock_system.now_ms();
+
+    if (!isatty(STDERR_FILENO) || !task->dirty_bytes)
+        return;
+    if (p->at_ms && now > p->at_ms && p->dirty_bytes > task->dirty_bytes) {
+        double r = (double)(p->dirty_bytes - task->dirty_bytes) * 1000 / (double)(now - p->at_ms);
+        p->bytes_per_s = p->bytes_per_s > 0 ? 0.8 * p->bytes_per_s + 0.2 * r : r;
+    }
+    p->at_ms = now;
+    p->dirty_bytes = task->dirty_bytes;
+    p->shown = true;
+    fprintf(stderr, "\r%s left to upload, %s per second\033[K",
+            units_format_size(task->dirty_bytes, left),
+            units_format_size((uint64_t)p->bytes_per_s, rate));
+    fflush(stderr);
+}
+
+int control_run(int fd, enum control_kind kind, struct control_task *ret_task)
+{
+    struct control_task task = {.kind = kind, .wait_ms = 100};
+    struct progress progress = {0};
+    int r = 0;
+
+    do {
+        if (ioctl(fd, CONTROL_TASK, &task) < 0) {
+            if (errno == EINTR)
+                continue;
+            r = -errno;
+            break;
+        }
+        show(&progress, &task);
+        task.wait_ms = 500;
+    } while (!task.done);
+    if (progress.shown)
+        fputs("\r\033[K", stderr);
+    if (ret_task)
+        *ret_task = task;
+    return r < 0 ? r : task.result;
+}

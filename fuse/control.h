@@ -1,0 +1,62 @@
+/*
+ * How a running mount is spoken to: by ioctl on its image file. Who may open the image may do so;
+ * there is no socket and no port. The numbers and structs are used by both sides and stay as they
+ * are: an old daemon may meet a new command.
+ */
+#ifndef S3VOL_CONTROL_H
+#define S3VOL_CONTROL_H
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+
+/* Answers are text with a NUL. */
+struct control_text {
+    char text[8192];
+};
+
+enum control_kind {
+    CONTROL_NOTHING = 0, /* tells the numbers only, to see who is there */
+    CONTROL_FLUSH = 1,   /* volume_flush() */
+    CONTROL_DRAIN = 2,   /* volume_drain() */
+};
+
+/* Work that takes long. The first call, with ticket 0, starts it; each call waits for its end for
+ * `wait_ms` (at most 1000) and returns, so that the caller can tell how far it is and can be
+ * interrupted. */
+struct control_task {
+    uint32_t kind;                         /* in */
+    uint32_t wait_ms;                      /* in */
+    uint64_t ticket;                       /* in, out */
+    uint32_t done;                         /* out */
+    int32_t result;                        /* out, when done: 0 or a negative errno */
+    uint64_t pid;                          /* out: the daemon */
+    uint64_t dirty_bytes, uploading_bytes; /* out */
+    uint64_t reserved[2];
+};
+static_assert(sizeof(struct control_task) == 64, "layout");
+
+#define CONTROL_STATUS_JSON _IOR('3', 1, struct control_text)
+#define CONTROL_STATUS_TEXT _IOR('3', 2, struct control_text)
+#define CONTROL_TASK        _IOWR('3', 3, struct control_task)
+/* 1: when unmounted, leave what is dirty in the cache; 0: upload it, as usual. */
+#define CONTROL_KEEP_LOCAL _IOW('3', 4, uint32_t)
+
+/* ------------------------------------------------------------------ the command's side */
+
+/* Opens the image of the volume that is mounted at `path` (the directory, or the image in it).
+ * -ENOTCONN: its daemon is dead; -ENODEV: no volume is mounted there. One line was printed but for
+ * these two. */
+int control_open(const char *path, int *ret_fd);
+
+/* `request` is CONTROL_STATUS_JSON or CONTROL_STATUS_TEXT. */
+int control_status(int fd, unsigned long request, struct control_text *ret_text);
+
+/* Starts work of `kind`, waits for it, and shows on a terminal what is left to upload. Returns its
+ * result; `ret_task` (may be NULL) gets the last answer. */
+int control_run(int fd, enum control_kind kind, struct control_task *ret_task);
+
+int control_keep_local(int fd, bool keep);
+
+#endif

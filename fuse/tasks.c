@@ -1,0 +1,136 @@
+#include "tasks.h"
+
+#include "../store/scope.h"
+
+enum { SLOTS = 8, WAIT_MAX_MS = 1000 };
+
+enum state { FREE, RUNNING, DONE };
+
+/* FREE → RUNNING when started, → DONE when the work has ended; a DONE slot keeps its result until
+ * another task needs the slot. */
+struct slot {
+    struct work work;
+    struct tasks *tasks;
+    enum state state;
+    enum control_kind kind;
+    uint64_t ticket;
+    int result;
+};
+
+struct tasks {
+    struct volume *volume;
+    struct workers *workers;
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t ended;
+    uint64_t last_ticket;
+    struct slot slot[SLOTS];
+};
+
+int tasks_new(struct volume *volume, struct workers *workers, struct tasks **ret_tasks)
+{
+    struct tasks *t = calloc(1, sizeof *t);
+
+    if (!t)
+        return -ENOMEM;
+    t->volume = volume;
+    t->workers = workers;
+    pthread_mutex_init(&t->lock, NULL);
+    clock_cond_init(&t->ended);
+    *ret_tasks = t;
+    return 0;
+}
+
+static void run_slot(struct work *work)
+{
+    struct slot *slot = (struct slot *)((char *)work - offsetof(struct slot, work));
+    struct tasks *t = slot->tasks;
+    int r = slot->kind == CONTROL_DRAIN ? volume_drain(t->volume) : volume_flush(t->volume);
+
+    scope_lock(&t->lock);
+    slot->result = r;
+    slot->state = DONE;
+    pthread_cond_broadcast(&t->ended);
+}
+
+/* A free slot, or the one that has been done for longest. */
+static struct slot *find_room_locked(struct tasks *t)
+{
+    struct slot *best = NULL;
+
+    for (unsigned i = 0; i < SLOTS; i++) {
+        struct slot *s = &t->slot[i];
+        if (s->state != RUNNING && (!best || s->ticket < best->ticket))
+            best = s;
+    }
+    return best;
+}
+
+static int start(struct tasks *t, struct control_task *task)
+{
+    struct slot *slot;
+
+    {
+        scope_lock(&t->lock);
+        slot = find_room_locked(t);
+        if (!slot)
+            return -EBUSY;
+        *slot = (struct slot){.work = {.run = run_slot},
+                              .tasks = t,
+                              .state = RUNNING,
+                              .kind = (enum control_kind)task->kind,
+                              .ticket = ++t->last_ticket};
+        task->ticket = slot->ticket;
+    }
+    workers_run(t->workers, &slot->work);
+    return 0;
+}
+
+static int await(struct tasks *t, struct control_task *task)
+{
+    int64_t until = clock_system.now_ms() + MIN(task->wait_ms, (uint32_t)WAIT_MAX_MS);
+
+    scope_lock(&t->lock);
+    for (bool in_time = true;;) {
+        struct slot *slot = NULL;
+        for (unsigned i = 0; i < SLOTS; i++)
+            if (t->slot[i].state != FREE && t->slot[i].ticket == task->ticket)
+                slot = &t->slot[i];
+        if (!slot)
+            return -EINVAL;
+        if (slot->state == DONE || !in_time) {
+            task->done = slot->state == DONE;
+            task->result = task->done ? slot->result : 0;
+            return 0;
+        }
+        in_time = clock_system.wait_until(&t->ended, &t->lock, until);
+    }
+}
+
+int tasks_step(struct tasks *t, struct control_task *task)
+{
+    struct volume_status status;
+    int r = 0;
+
+    task->done = 1;
+    task->result = 0;
+    if (task->kind > CONTROL_DRAIN)
+        return -EINVAL;
+    if (task->kind != CONTROL_NOTHING && task->ticket == 0)
+        r = start(t, task);
+    if (r == 0 && task->kind != CONTROL_NOTHING)
+        r = await(t, task);
+    volume_get_status(t->volume, &status);
+    task->pid = (uint64_t)getpid();
+    task->dirty_bytes = status.dirty_bytes;
+    task->uploading_bytes = status.uploading_bytes;
+    return r;
+}
+
+void tasks_free(struct tasks *t)
+{
+    if (!t)
+        return;
+    pthread_cond_destroy(&t->ended);
+    pthread_mutex_destroy(&t->lock);
+    free(t);
+}
