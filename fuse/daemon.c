@@ -1,0 +1,85 @@
+#include "daemon.h"
+
+#include "../store/msg.h"
+#include "../store/scope.h"
+
+#include <fcntl.h>
+#include <malloc.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+/* Linux 5.6, not in every libc's headers. */
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
+#ifndef MCL_ONFAULT
+#define MCL_ONFAULT 4
+#endif
+
+enum {
+    STACK_BYTES = 256 << 10,
+    HEAP_RESERVE_BYTES = 16 << 20,
+    HEAP_KEEP_BYTES = 64 << 20, /* given back to the system only beyond this */
+};
+
+static void prepare_heap(void)
+{
+#ifdef M_ARENA_MAX
+    mallopt(M_ARENA_MAX, 1);
+    mallopt(M_MMAP_THRESHOLD, HEAP_RESERVE_BYTES * 2);
+    mallopt(M_TRIM_THRESHOLD, HEAP_KEEP_BYTES);
+    mallopt(M_TOP_PAD, 1 << 20);
+#endif
+    char *reserve = malloc(HEAP_RESERVE_BYTES);
+    if (reserve)
+        for (size_t i = 0; i < HEAP_RESERVE_BYTES; i += 4096)
+            ((volatile char *)reserve)[i] = 1;
+    free(reserve);
+}
+
+void daemon_prepare(void)
+{
+    pthread_attr_t attr;
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0 || write(fd, "-500", 4) < 0)
+        msg_debug("oom_score_adj: %s", strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    /* Threads inherit this. */
+    if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
+        msg_debug("PR_SET_IO_FLUSHER: %s", strerror(errno));
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    pthread_setattr_default_np(&attr);
+    pthread_attr_destroy(&attr);
+    prepare_heap();
+}
+
+void daemon_lock_memory(void)
+{
+    struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
+
+    if (geteuid() == 0)
+        (void)setrlimit(RLIMIT_MEMLOCK, &all);
+    /* On fault: without it each library's every page and each stack's would be brought in. */
+    if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
+        msg_debug("mlockall: %s", strerror(errno));
+}
+
+void daemon_background(void)
+{
+    setsid();
+    if (chdir("/") < 0)
+        msg_debug("/: %s", strerror(errno));
+    msg_set_sink(MSG_SYSLOG);
+    int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    for (int std = 0; std <= 2; std++)
+        dup2(fd, std);
+    if (fd > 2)
+        close(fd);
+}
