@@ -1,0 +1,108 @@
+#include "command.h"
+
+#include "../store/msg.h"
+#include "../store/scope.h"
+#include "../store/url.h"
+
+#include <string.h>
+
+/* clang-format off */
+static const struct command table[] = {
+    {"create", COMMAND_CREATE, "--size SIZE [OPTIONS] URL", "make a new, empty volume",
+     "Makes a new volume. It takes no space until something is written to it.",
+     1, 1, command_create},
+    {"mount", COMMAND_MOUNT, "[OPTIONS] URL DIR", "make DIR/image appear, the volume as one file",
+     "Mounts the volume: DIR/image is its content, as one file for losetup, a virtual machine or\n"
+     "whatever takes a disk image. Goes to the background when the image can be used.\n"
+     "A volume is written by one machine at a time: mounting it takes it from any other.",
+     2, 2, command_mount},
+    {"umount", COMMAND_UMOUNT, "[OPTIONS] DIR", "save everything to the bucket and unmount",
+     "Waits until all that was written is in the bucket, unmounts, and waits for the daemon to end.\n"
+     "If something cannot be saved the volume stays mounted.",
+     1, 1, command_umount},
+    {"status", COMMAND_STATUS, "[OPTIONS] DIR|URL", "tell how a volume is",
+     "Tells how the volume is that is mounted at DIR, or what the store has at URL.",
+     1, 1, command_status},
+    {"flush", COMMAND_FLUSH, "DIR", "wait until everything is in the bucket",
+     "Waits until all that was written before is in the bucket, whatever --sync says.",
+     1, 1, command_flush},
+    {"list", COMMAND_LIST, "[OPTIONS] URL", "list the volumes below a URL",
+     "Lists the names and sizes of the volumes directly below URL.",
+     1, 1, command_list},
+    {"delete", COMMAND_DELETE, "[OPTIONS] URL", "delete a volume for good",
+     "Deletes the volume and all that it has in the store. This cannot be undone.",
+     1, 1, command_delete},
+    {"check", COMMAND_CHECK, "[OPTIONS] URL", "verify everything, say what is wrong",
+     "Reads all that the volume has in the store and verifies it.",
+     1, 1, command_check},
+    {"help", COMMAND_HELP, "[COMMAND]", "this list, or what a command does",
+     "Tells what the commands are, or what one of them does.",
+     0, 1, command_help},
+};
+/* clang-format on */
+
+const struct command *command_find(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+        if (strcmp(table[i].name, name) == 0)
+            return &table[i];
+    return NULL;
+}
+
+void command_print_all(FILE *out)
+{
+    fputs("s3vol: disks whose content lives in an S3 bucket (or in a directory), as image files\n"
+          "\nusage: s3vol COMMAND [OPTIONS] ...\n\n",
+          out);
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+        fprintf(out, "  %-8s %s\n", table[i].name, table[i].summary);
+    fputs("\n"
+          "A URL is s3://BUCKET/PREFIX/NAME, file:///DIR/NAME or a plain path. Credentials and\n"
+          "region are found as by every AWS tool. Sizes take K, M, G, T.\n"
+          "\n"
+          "s3vol COMMAND --help tells more; s3vol --version tells the version.\n"
+          "\n"
+          "  s3vol create --size 10G s3://bucket/vm1\n"
+          "  s3vol mount s3://bucket/vm1 /mnt/vm1\n"
+          "  losetup --find --show --direct-io=on /mnt/vm1/image\n"
+          "  s3vol umount /mnt/vm1\n",
+          out);
+}
+
+void command_print(FILE *out, const struct command *command)
+{
+    fprintf(out, "usage: s3vol %s %s\n\n%s\n\n", command->name, command->synopsis, command->text);
+    options_print(out, command->bit);
+}
+
+int command_help(struct options *options)
+{
+    if (!options->nargs) {
+        command_print_all(stdout);
+        return EXIT_OK;
+    }
+    const struct command *command = command_find(options->args[0]);
+    if (!command) {
+        msg_error(0, "%s: there is no such command; see s3vol --help", options->args[0]);
+        return EXIT_USAGE;
+    }
+    command_print(stdout, command);
+    return EXIT_OK;
+}
+
+int command_exit(int err)
+{
+    return err < 0 ? EXIT_FAILED : EXIT_OK;
+}
+
+int command_open_store(const struct options *options, const char *text, struct store **ret_store)
+{
+    struct url url;
+    int r = url_parse(text, &url);
+
+    if (r < 0)
+        return r;
+    if (*url.snapshot)
+        return msg_error(-EINVAL, "%s: a snapshot cannot be used here", text);
+    return store_open(&options->store, text, ret_store);
+}

@@ -1,0 +1,45 @@
+/* The commands: each returns the exit code. */
+#ifndef S3VOL_COMMAND_H
+#define S3VOL_COMMAND_H
+
+#include "options.h"
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+struct command {
+    const char *name;
+    enum command_bit bit;
+    const char *synopsis;
+    const char *summary; /* one line of the list of commands */
+    const char *text;    /* what --help says before the options */
+    unsigned min_args, max_args;
+    int (*run)(struct options *options);
+};
+
+/* NULL: there is no such command. */
+const struct command *command_find(const char *name);
+
+/* What the commands are, or what one of them does. */
+void command_print_all(FILE *out);
+void command_print(FILE *out, const struct command *command);
+
+/* The text of an exit status: EXIT_OK, or EXIT_FAILED for a negative errno. */
+int command_exit(int err);
+
+/* Opens the store of the volume `url`, refusing a "@SNAPSHOT". One line was printed on failure. */
+int command_open_store(const struct options *options, const char *url, struct store **ret_store);
+
+/* command_mount.c */
+int command_mount(struct options *options);
+/* command_mounted.c: on a volume that is mounted */
+int command_umount(struct options *options);
+int command_flush(struct options *options);
+int command_status(struct options *options);
+/* command_stored.c: on a volume in the store */
+int command_create(struct options *options);
+int command_list(struct options *options);
+int command_delete(struct options *options);
+int command_check(struct options *options);
+int command_help(struct options *options);
+
+#endif

@@ -1,0 +1,307 @@
+#include "command.h"
+
+#include "../store/clock.h"
+#include "../store/msg.h"
+#include "../store/scope.h"
+#include "../store/url.h"
+#include "daemon.h"
+#include "image.h"
+#include "mountpoint.h"
+#include "session.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+/*
+ * The life of a mount. Signals are taken by a thread of their own, from before the volume is
+ * opened. The first asks to end: what waits for the store while the volume is being opened gives
+ * up; a mounted volume is unmounted and saved. The second gives saving up: what is not in the
+ * bucket stays in the cache.
+ */
+struct life {
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t changed;
+    bool opened;    /* the volume is: the first signal no longer stops the store */
+    bool ended;     /* the kernel let go of the mount */
+    unsigned asked; /* signals that asked to end */
+    bool over;      /* the signal thread ends */
+    struct store *store;
+    pthread_t signals;
+};
+
+static const int end_signals[] = {SIGTERM, SIGINT, SIGHUP};
+
+static void fill_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    for (size_t i = 0; i < ARRAY_SIZE(end_signals); i++)
+        sigaddset(set, end_signals[i]);
+    sigaddset(set, SIGUSR2); /* ends the signal thread */
+}
+
+static void *run_signals(void *arg)
+{
+    struct life *life = arg;
+    sigset_t set;
+    int sig;
+
+    fill_signals(&set);
+    for (;;) {
+        sigwait(&set, &sig);
+        scope_lock(&life->lock);
+        if (life->over)
+            return NULL;
+        if (sig == SIGUSR2)
+            continue;
+        life->asked++;
+        if (!life->opened || life->asked > 1)
+            store_stop(life->store);
+        pthread_cond_signal(&life->changed);
+    }
+}
+
+static void volume_opened(struct life *life)
+{
+    scope_lock(&life->lock);
+    life->opened = true;
+}
+
+static void mount_ended(void *ctx)
+{
+    struct life *life = ctx;
+
+    scope_lock(&life->lock);
+    life->ended = true;
+    pthread_cond_signal(&life->changed);
+}
+
+static int start_life(struct life *life, struct store *store)
+{
+    sigset_t set;
+
+    life->store = store;
+    pthread_mutex_init(&life->lock, NULL);
+    pthread_cond_init(&life->changed, NULL);
+    fill_signals(&set);
+    sigaddset(&set, SIGUSR1); /* only receivers take it */
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    int err = pthread_create(&life->signals, NULL, run_signals, life);
+    return err ? msg_error(-err, "mount: cannot start a thread: %s", strerror(err)) : 0;
+}
+
+static void end_life(struct life *life)
+{
+    pthread_mutex_lock(&life->lock);
+    life->over = true;
+    pthread_mutex_unlock(&life->lock);
+    pthread_kill(life->signals, SIGUSR2);
+    pthread_join(life->signals, NULL);
+}
+
+/* Waits until the mount is gone or somebody asks to end; true: it was a signal. */
+static bool wait_for_end(struct life *life)
+{
+    scope_lock(&life->lock);
+    while (!life->ended && !life->asked)
+        pthread_cond_wait(&life->changed, &life->lock);
+    return !life->ended;
+}
+
+static unsigned times_asked(struct life *life)
+{
+    scope_lock(&life->lock);
+    return life->asked;
+}
+
+/* ---------------------------------------------------------------------------- serving */
+
+/* Tells the parent that the image can be used, and leaves the terminal. */
+static void report_ready(int ready_fd)
+{
+    if (ready_fd < 0)
+        return;
+    if (write(ready_fd, "+", 1) != 1)
+        msg_debug("mount: nobody waits for this mount any more");
+    close(ready_fd);
+    daemon_background();
+}
+
+/* From the mounted volume to the unmounted one. */
+static void serve(struct life *life, struct session *session, struct volume *volume,
+                  const char *dir, int ready_fd)
+{
+    daemon_lock_memory();
+    report_ready(ready_fd);
+    if (wait_for_end(life)) {
+        msg_info("%s: asked to end: unmounting, and saving to the bucket", dir);
+        mountpoint_detach(dir, true);
+        volume_drain(volume); /* while those who still have it open may go on */
+    }
+    session_stop(session);
+}
+
+static int run_volume(const struct options *options, struct life *life, const char *dir,
+                      int ready_fd)
+{
+    struct volume *volume;
+    struct image *image = NULL;
+    struct session *session = NULL;
+    int r = volume_open(life->store, &options->volume, &volume);
+
+    if (r == -ECANCELED)
+        msg_error(r, "%s: not mounted: interrupted", dir);
+    if (r < 0)
+        return r;
+    volume_opened(life);
+    r = image_new(volume, life->store, options->direct_io, &image);
+    if (r == 0)
+        r = session_open(&(struct session_config){.ops = &image_ops,
+                                                  .userdata = image,
+                                                  .source = store_url(life->store),
+                                                  .dir = dir,
+                                                  .allow_other = options->allow_other,
+                                                  .ended = mount_ended,
+                                                  .ctx = life},
+                         &session);
+    if (r == 0) {
+        serve(life, session, volume, dir, ready_fd);
+        image_stop(image);
+        session_free(session);
+    }
+    bool keep = image && (image_keep_local(image) || times_asked(life) > 1);
+    image_free(image);
+    int closed = volume_close(volume, keep);
+    return r < 0 ? r : closed;
+}
+
+static int run_daemon(const struct options *options, const char *dir, int ready_fd)
+{
+    struct life life = {0};
+    struct store *store;
+
+    daemon_prepare();
+    int r = command_open_store(options, options->args[0], &store);
+    if (r < 0)
+        return EXIT_FAILED;
+    r = start_life(&life, store);
+    if (r == 0) {
+        r = run_volume(options, &life, dir, ready_fd);
+        end_life(&life);
+    }
+    store_free(store);
+    return command_exit(r);
+}
+
+/* ---------------------------------------------------------------------------- the command */
+
+/* Waits until the daemon says that it is ready, or ends; whatever it has to say it says itself. */
+static int await_daemon(pid_t pid, int ready_fd, const char *dir)
+{
+    char image[PATH_MAX], c;
+    int status;
+    ssize_t n;
+
+    while ((n = read(ready_fd, &c, 1)) < 0 && errno == EINTR)
+        ;
+    if (n != 1) {
+        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+            ;
+        if (WIFSIGNALED(status))
+            msg_error(0, "%s: not mounted: the daemon was killed by signal %d (%s)", dir,
+                      WTERMSIG(status), strsignal(WTERMSIG(status)));
+        return EXIT_FAILED;
+    }
+    scope_close int fd =
+        format(image, sizeof image, "%s/image", dir) < 0 ? -1 : open(image, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0)
+        return EXIT_OK;
+    msg_error(-errno, "%s: cannot be opened: %s", image, strerror(errno));
+    kill(pid, SIGTERM);
+    return EXIT_FAILED;
+}
+
+static int run_in_background(const struct options *options, const char *dir)
+{
+    int ready[2];
+
+    if (pipe2(ready, O_CLOEXEC) < 0)
+        return command_exit(msg_error(-errno, "mount: pipe: %s", strerror(errno)));
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid < 0) {
+        close(ready[0]);
+        close(ready[1]);
+        return command_exit(msg_error(-errno, "mount: fork: %s", strerror(errno)));
+    }
+    if (pid == 0) {
+        close(ready[0]);
+        _exit(run_daemon(options, dir, ready[1]));
+    }
+    close(ready[1]);
+    int code = await_daemon(pid, ready[0], dir);
+    close(ready[0]);
+    return code;
+}
+
+/* Makes `dir` and what is above it, private where it is new. */
+static int make_dirs(char *dir)
+{
+    for (char *p = dir + 1;; p++) {
+        if (*p && *p != '/')
+            continue;
+        char c = *p;
+        *p = 0;
+        int r = mkdir(dir, 0700) < 0 && errno != EEXIST ? -errno : 0;
+        if (r < 0)
+            msg_error(r, "%s: cannot make the cache directory: %s; choose one with --cache-dir",
+                      dir, strerror(-r));
+        *p = c;
+        if (r < 0 || !c)
+            return r;
+    }
+}
+
+/* Where caches are, as an absolute path. */
+static int find_cache_dir(const struct options *options, char ret_dir[PATH_MAX])
+{
+    const char *dir = options->volume.cache_dir, *home = getenv("HOME"), *base;
+    char here[PATH_MAX];
+    int r;
+
+    if (!dir)
+        dir = getenv("S3VOL_CACHE_DIR");
+    if (dir && *dir == '/')
+        r = format(ret_dir, PATH_MAX, "%s", dir);
+    else if (dir && *dir)
+        r = getcwd(here, sizeof here) ? format(ret_dir, PATH_MAX, "%s/%s", here, dir) : -errno;
+    else if (geteuid() == 0)
+        r = format(ret_dir, PATH_MAX, "/var/cache/s3vol");
+    else if ((base = getenv("XDG_CACHE_HOME")) && *base == '/')
+        r = format(ret_dir, PATH_MAX, "%s/s3vol", base);
+    else if (home && *home == '/')
+        r = format(ret_dir, PATH_MAX, "%s/.cache/s3vol", home);
+    else
+        return msg_error(-ENOENT, "mount: there is no $HOME; say --cache-dir");
+    if (r < 0)
+        return msg_error(r, "mount: the path of the cache directory is too long");
+    return make_dirs(ret_dir);
+}
+
+int command_mount(struct options *options)
+{
+    char dir[PATH_MAX], cache_dir[PATH_MAX];
+
+    if (mountpoint_resolve(options->args[1], dir) < 0 || mountpoint_check(dir) < 0 ||
+        find_cache_dir(options, cache_dir) < 0)
+        return EXIT_FAILED;
+    options->volume.cache_dir = cache_dir;
+    options->allow_other |= geteuid() == 0;
+    options->store.connections = options->volume.uploads + options->volume.downloads + 2;
+    if (options->foreground || options->debug)
+        return run_daemon(options, dir, -1);
+    return run_in_background(options, dir);
+}

@@ -1,0 +1,208 @@
+#include "command.h"
+
+#include "../cache/offline.h"
+#include "../store/clock.h"
+#include "../store/msg.h"
+#include "../store/scope.h"
+#include "control.h"
+#include "mountpoint.h"
+#include "status.h"
+
+#include <poll.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+static int not_mounted(const char *path)
+{
+    return msg_error(-ENODEV, "%s: no volume is mounted there", path);
+}
+
+static int daemon_dead(const char *path)
+{
+    return msg_error(-ENOTCONN,
+                     "%s: the daemon of this mount is dead; s3vol umount it, and mount it again",
+                     path);
+}
+
+/* Opens the image of the volume that is mounted at `path`; one line was printed on failure. */
+static int open_mounted(const char *path, int *ret_fd)
+{
+    int r = control_open(path, ret_fd);
+
+    if (r == -ENODEV)
+        return not_mounted(path);
+    if (r == -ENOTCONN)
+        return daemon_dead(path);
+    return r;
+}
+
+int command_flush(struct options *options)
+{
+    const char *path = options->args[0];
+    scope_close int fd = -1;
+    int r = open_mounted(path, &fd);
+
+    if (r < 0)
+        return EXIT_FAILED;
+    r = control_run(fd, CONTROL_DRAIN, NULL);
+    if (r < 0)
+        msg_error(r, "%s: not everything is in the bucket: %s; s3vol status %s tells more", path,
+                  strerror(-r), path);
+    return command_exit(r);
+}
+
+/* ---------------------------------------------------------------------------- status */
+
+static int status_mounted(const struct options *options, int fd)
+{
+    static struct control_text text;
+    int r = control_status(fd, options->json ? CONTROL_STATUS_JSON : CONTROL_STATUS_TEXT, &text);
+
+    if (r == 0)
+        fputs(text.text, stdout);
+    return command_exit(r);
+}
+
+static int status_stored(const struct options *options)
+{
+    struct volume_info info;
+    struct store *store;
+    char text[STATUS_TEXT_MAX];
+    int r = command_open_store(options, options->args[0], &store);
+
+    if (r < 0)
+        return EXIT_FAILED;
+    r = volume_info(store, &info);
+    if (r == -ENOENT)
+        msg_error(r, "%s: no volume is mounted there, and there is none stored there",
+                  options->args[0]);
+    if (r == 0)
+        r = (options->json ? status_info_json : status_info_text)(store_url(store), &info, text,
+                                                                  sizeof text);
+    if (r == 0)
+        fputs(text, stdout);
+    store_free(store);
+    return command_exit(r);
+}
+
+int command_status(struct options *options)
+{
+    const char *what = options->args[0];
+    scope_close int fd = -1;
+    struct stat st;
+
+    if (strstr(what, "://") || (stat(what, &st) < 0 && errno == ENOENT))
+        return status_stored(options);
+    int r = control_open(what, &fd);
+    if (r == -ENODEV)
+        return status_stored(options);
+    if (r == -ENOTCONN)
+        daemon_dead(what);
+    return r < 0 ? EXIT_FAILED : status_mounted(options, fd);
+}
+
+/* ---------------------------------------------------------------------------- umount */
+
+static int umount_dead(const char *path)
+{
+    if (!mountpoint_is_volume(path, NULL, 0))
+        return not_mounted(path);
+    int r = mountpoint_detach(path, true);
+    if (r < 0)
+        return msg_error(r, "%s: its daemon is dead, and unmounting failed: %s", path,
+                         strerror(-r));
+    return msg_error(-ENOTCONN,
+                     "%s: unmounted, but its daemon had died before: what was not flushed may be "
+                     "lost, as after a power cut; mount it again to go on",
+                     path);
+}
+
+static int refuse_if_busy(const char *path)
+{
+    char loops[256];
+
+    mountpoint_loops(path, loops, sizeof loops);
+    if (!*loops)
+        return 0;
+    return msg_error(-EBUSY,
+                     "%s: the image is in use by %s; unmount what is on it and losetup -d it first",
+                     path, loops);
+}
+
+/* A handle on the process of the daemon, so that a number used again is not mistaken for it: it
+ * answered before and after the handle was made. -1: none, it may be in another container. */
+static int open_daemon(int fd)
+{
+    struct control_task before, after;
+
+    if (control_run(fd, CONTROL_NOTHING, &before) < 0)
+        return -1;
+    int pidfd = (int)syscall(SYS_pidfd_open, (pid_t)before.pid, 0);
+    if (pidfd >= 0 && (control_run(fd, CONTROL_NOTHING, &after) < 0 || after.pid != before.pid)) {
+        close(pidfd);
+        pidfd = -1;
+    }
+    return pidfd;
+}
+
+static int save(int fd, const char *path, bool keep_local)
+{
+    int r;
+
+    if (keep_local)
+        return control_keep_local(fd, true);
+    r = control_run(fd, CONTROL_DRAIN, NULL);
+    if (r < 0)
+        msg_error(r,
+                  "%s: not everything is in the bucket: %s; it stays mounted. s3vol status %s "
+                  "tells more; --keep-local leaves the rest in this machine's cache",
+                  path, strerror(-r), path);
+    return r;
+}
+
+/* Others look at new files for a moment (udev, indexers): a few tries. */
+static int detach(const char *path)
+{
+    int r = mountpoint_detach(path, false);
+
+    for (int i = 0; r == -EBUSY && i < 10; i++) {
+        poll(NULL, 0, 100);
+        r = mountpoint_detach(path, false);
+    }
+    return r;
+}
+
+int command_umount(struct options *options)
+{
+    char path[PATH_MAX];
+    scope_close int fd = -1, pidfd = -1;
+
+    if (mountpoint_resolve(options->args[0], path) < 0)
+        return EXIT_FAILED;
+    int r = control_open(path, &fd);
+    if (r == -ENOTCONN)
+        return command_exit(umount_dead(path));
+    if (r == -ENODEV)
+        return command_exit(not_mounted(path));
+    if (r < 0 || refuse_if_busy(path) < 0)
+        return EXIT_FAILED;
+    pidfd = open_daemon(fd);
+    if (save(fd, path, options->keep_local) < 0)
+        return EXIT_FAILED;
+    close(fd);
+    fd = -1;
+    r = detach(path);
+    if (r == -EBUSY) {
+        if (options->keep_local && control_open(path, &fd) == 0)
+            control_keep_local(fd, false);
+        if (refuse_if_busy(path) == 0)
+            msg_error(r, "%s: the image is in use; fuser -vm %s tells by whom", path, path);
+    }
+    if (r < 0)
+        return EXIT_FAILED;
+    while (pidfd >= 0 && poll(&(struct pollfd){.fd = pidfd, .events = POLLIN}, 1, -1) < 0)
+        if (errno != EINTR)
+            break;
+    return EXIT_OK;
+}
