@@ -177,8 +177,10 @@ static int parse_range(const char *text, uint64_t size, uint64_t *first, uint64_
         b = strtoull(text + 1, &end, 10);
         if (end == text + 1 || *end)
             return 0;
+        if (!b)
+            return -ERANGE;
         a = b < size ? size - b : 0;
-        b = b ? UINT64_MAX : 0;
+        b = UINT64_MAX;
     } else {
         a = strtoull(text, &end, 10);
         if (end == text || *end != '-')
@@ -189,7 +191,7 @@ static int parse_range(const char *text, uint64_t size, uint64_t *first, uint64_
                 return 0;
         }
     }
-    if (a >= size || !b)
+    if (a >= size)
         return -ERANGE;
     *first = a;
     *len = MIN(b, size - 1) - a + 1;

@@ -195,6 +195,8 @@ int conn_read_head(struct conn *conn, struct request *ret_request)
         if (n < 0)
             return (int)n;
         conn->have += (size_t)n;
+        if (conn->head[0] < 'A' || conn->head[0] > 'Z')
+            return -EBADMSG; /* TLS, perhaps, which would go on waiting */
     }
     conn->used = (size_t)(end - conn->head);
     return parse_head(conn->head, ret_request);
