@@ -95,7 +95,7 @@ eio() {
 use_store() {
     case $STORE in
     dir) URL=$T/bucket/vm1 && mkdir -p "$T/bucket" ;;
-    s3d) start_s3d && URL=s3://$S3_BUCKET/$NAME/vm1 ;;
+    s3d) start_s3d && URL=s3://$S3_BUCKET/${NAME%@*}/vm1 ;;
     radosgw) use_radosgw && URL=s3://$S3_BUCKET/${NAME%@*}-$$-$RANDOM/vm1 ;;
     s3rver) use_s3rver && URL=s3://$S3_BUCKET/${NAME%@*}-$$-$RANDOM/vm1 ;;
     *) fail "STORE=$STORE: there is dir, s3d, radosgw, s3rver" ;;
@@ -215,8 +215,8 @@ cleanup() {
         timeout 5 s3vol status "$MNT" 2>&1 | sed 's/^/status: /'
     fi
     if declare -F on_exit >/dev/null; then on_exit; fi
-    # shellcheck disable=SC2046
-    { kill -KILL $(jobs -p) && wait; } 2>/dev/null
+    jobs -p >"$T/jobs" && disown -a 2>/dev/null # which says nothing about how they end
+    xargs -r kill -KILL <"$T/jobs" 2>/dev/null
     for m in $(awk -v t="$T/" 'index($2, t) == 1 { print $2 }' /proc/self/mounts | tac); do
         timeout 10 umount "$m" 2>/dev/null || umount -l "$m"
     done
