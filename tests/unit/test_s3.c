@@ -69,19 +69,20 @@ static int put(struct store_backend *b, const char *key, const char *text, unsig
 }
 
 /* With the few retries that a server may need under load. */
-static int delete_keys(struct store_backend *b, const char *const *keys, size_t nkeys)
+static int delete_keys(struct store_backend *b, const char *const *keys, size_t nkeys,
+                       struct store_error *err)
 {
     int r = -EIO;
 
     for (int i = 0; i < 10 && r; i++)
-        if ((r = b->ops->del(b->self, keys, nkeys, &error)) && error.fate != STORE_RETRY)
+        if ((r = b->ops->del(b->self, keys, nkeys, err)) && err->fate != STORE_RETRY)
             break;
     return r;
 }
 
 static void del(struct store_backend *b, const char *key)
 {
-    expect(delete_keys(b, &key, 1), 0);
+    expect(delete_keys(b, &key, 1, &error), 0);
 }
 
 struct buffer {
@@ -231,8 +232,8 @@ static void delete_many(struct store_backend *b)
         key_of(i, names[i]);
         keys[i] = names[i];
     }
-    expect(delete_keys(b, keys, MANY), 0);
-    expect(delete_keys(b, keys, 2), 0); /* which are not there any more */
+    expect(delete_keys(b, keys, MANY, &error), 0);
+    expect(delete_keys(b, keys, 2, &error), 0); /* which are not there any more */
     free(names);
     free(keys);
 }
@@ -314,7 +315,7 @@ static void test_directories(void **state)
     assert_int_equal(list_all(&b, "", "a", true, last), 1);
     assert_string_equal(last, "b");
     assert_int_equal(list_all(&b, "", "b", true, last), 0);
-    expect(delete_keys(&b, keys, ARRAY_SIZE(keys)), 0);
+    expect(delete_keys(&b, keys, ARRAY_SIZE(keys), &error), 0);
     b.ops->free(b.self);
 }
 
@@ -342,7 +343,7 @@ static void test_odd_characters_in_the_prefix(void **state)
         assert_int_equal(list_all(&b, "a/", "", false, last), 2);
         assert_int_equal(list_all(&b, "", "a/1", false, last), 2);
         assert_int_equal(list_all(&b, "", "", true, last), 2);
-        expect(delete_keys(&b, keys, ARRAY_SIZE(keys)), 0);
+        expect(delete_keys(&b, keys, ARRAY_SIZE(keys), &error), 0);
         assert_int_equal(list_all(&b, "", "", false, last), 0);
         b.ops->free(b.self);
     }
@@ -388,7 +389,7 @@ static void *work(void *ctx)
                 break;
     }
     if (!w->result)
-        w->result = w->backend->ops->del(w->backend->self, keys, 1, &err);
+        w->result = delete_keys(w->backend, keys, 1, &err);
     if (w->result)
         print_error("worker %u: %d (%s)\n", w->number, w->result, err.text);
     return NULL;
