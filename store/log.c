@@ -210,6 +210,11 @@ bool log_fenced(struct log *log, char *buf, size_t size_bytes)
     return log->fenced;
 }
 
+uint64_t log_epoch(const struct log *log)
+{
+    return log->epoch;
+}
+
 uint64_t log_acknowledged(struct log *log)
 {
     scope_lock(&log->lock);

@@ -72,6 +72,9 @@ int log_append(struct log *log, uint64_t seq, uint64_t first, uint64_t last, uin
 /* Everything up to this number is durable. */
 uint64_t log_acknowledged(struct log *log);
 
+/* Our attachment's. */
+uint64_t log_epoch(const struct log *log);
+
 /* Who took the log from us, for people; false if nobody did. */
 bool log_fenced(struct log *log, char *buf, size_t size_bytes);
 

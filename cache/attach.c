@@ -1,0 +1,378 @@
+/*
+ * Attaching: the cache directory is opened and believed as far as it may be; the map is brought up
+ * to date from the bucket; the log is claimed. DESIGN.md says why this is safe.
+ */
+#include "volume_internal.h"
+
+#include "../store/msg.h"
+#include "../store/scope.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+enum { CLAIM_TRIES = 16, WHO_BYTES = 128 };
+
+/* ------------------------------------------------------------------ the cache directory */
+
+static int make_dirs(const char *path)
+{
+    char part[sizeof((struct volume *)0)->dir];
+
+    for (const char *slash = path; (slash = strchr(slash + 1, '/')) != NULL;) {
+        if (format(part, sizeof part, "%.*s", (int)(slash - path), path) < 0)
+            return -ENAMETOOLONG;
+        if (mkdir(part, 0700) < 0 && errno != EEXIST)
+            return -errno;
+    }
+    return mkdir(path, 0700) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+static int open_dir(struct volume *v)
+{
+    char uuid[UUID_TEXT_BYTES], path[sizeof v->dir + 16];
+    int r;
+
+    uuid_format(v->sb.uuid, uuid);
+    r = format(v->dir, sizeof v->dir, "%s/%s", v->cfg.cache_dir, uuid);
+    if (r == 0)
+        r = make_dirs(v->dir);
+    if (r == 0)
+        r = format(path, sizeof path, "%s/lock", v->dir);
+    if (r < 0)
+        return msg_error(r, "%s: cache directory: %s", v->cfg.cache_dir, strerror(-r));
+    v->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (v->lock_fd < 0)
+        return msg_error(-errno, "%s: %s", path, strerror(errno));
+    if (flock(v->lock_fd, LOCK_EX | LOCK_NB) < 0)
+        return msg_error(-EBUSY,
+                         "%s: in use: the volume is mounted on this machine already; unmount it, "
+                         "or use another --cache-dir",
+                         v->dir);
+    return 0;
+}
+
+static bool exists(struct volume *v, const char *name)
+{
+    char path[sizeof v->dir + 32];
+    struct stat st;
+
+    return format(path, sizeof path, "%s/%s", v->dir, name) == 0 && stat(path, &st) == 0;
+}
+
+static int remove_files(struct volume *v)
+{
+    static const char *const names[] = {"index.db", "index.db-wal", "index.db-shm", "slots",
+                                        "unsynced"};
+    char path[sizeof v->dir + 32];
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        if (format(path, sizeof path, "%s/%s", v->dir, names[i]) < 0 ||
+            (unlink(path) < 0 && errno != ENOENT))
+            return msg_error(-errno, "%s: cannot remove: %s", path, strerror(errno));
+    return 0;
+}
+
+/* A damaged index is thrown away if that loses nothing. */
+static int open_index(struct volume *v)
+{
+    char path[sizeof v->dir + 16];
+    bool missing = !exists(v, "index.db");
+    int r = format(path, sizeof path, "%s/index.db", v->dir);
+
+    if (r == 0 && missing && exists(v, "unsynced") && !v->cfg.discard_local)
+        return msg_error(-EIO,
+                         "%s: index.db is gone, and with it data that is not in the bucket; "
+                         "--discard-local mounts the volume as the bucket has it",
+                         v->dir);
+    if (r == 0)
+        r = index_open(path, v->sb.uuid, &v->index);
+    if (r != -EBADMSG)
+        return r;
+    if (exists(v, "unsynced") && !v->cfg.discard_local)
+        return msg_error(r,
+                         "%s: index.db is damaged, and the cache has data that is not in the "
+                         "bucket; --discard-local mounts the volume as the bucket has it",
+                         v->dir);
+    msg_warn("%s: index.db is damaged: starting with an empty cache", v->dir);
+    r = remove_files(v);
+    return r == 0 ? index_open(path, v->sb.uuid, &v->index) : r;
+}
+
+/* After an unclean end only dirty blocks are believed. */
+static int trust(struct volume *v)
+{
+    struct index_meta meta;
+    int r = 0;
+
+    index_get_meta(v->index, &meta);
+    v->marked = exists(v, "unsynced");
+    if (v->marked && !exists(v, "slots") && !v->cfg.discard_local)
+        return msg_error(-EIO,
+                         "%s: slots is gone, and with it data that is not in the bucket; "
+                         "--discard-local mounts the volume as the bucket has it",
+                         v->dir);
+    if (v->cfg.discard_local || !exists(v, "slots"))
+        r = index_forget(v->index, true);
+    else if (!meta.clean)
+        r = index_forget(v->index, false);
+    return r;
+}
+
+/* ------------------------------------------------------------------ the map */
+
+struct attaching {
+    struct volume *v;
+    struct log_position pos;
+    uint64_t segments; /* read since the checkpoint */
+};
+
+static int apply(void *ctx, const struct header *last, const struct entry *entries, size_t nentries,
+                 const struct log_position *pos)
+{
+    struct attaching *a = ctx;
+
+    a->segments += last->kind == HEADER_SEGMENT ? last->seq - last->first + 1 : 1;
+    return index_apply(a->v->index, entries, nentries, pos, true);
+}
+
+static int reload_add(void *ctx, const struct entry *entries, size_t nentries)
+{
+    return index_reload_add(ctx, entries, nentries);
+}
+
+static int load_checkpoint(struct attaching *a, uint64_t seq)
+{
+    struct volume *v = a->v;
+    struct log_position pos;
+    int r = index_reload_begin(v->index);
+
+    if (r < 0)
+        return r;
+    r = checkpoint_load(v->log, seq, reload_add, v->index, ATTACH_PATIENCE_MS, &pos);
+    int end = index_reload_end(v->index, &pos, r == 0);
+    if (r == 0 && end == 0) {
+        a->pos = pos;
+        a->segments = 0;
+    }
+    return r < 0 ? r : end;
+}
+
+/* The map as of the end of the log. *ret_missing: the first number that the log lacks. -ENOENT:
+ * something was deleted meanwhile, start over. */
+static int read_map(struct attaching *a, uint64_t *ret_checkpoint, uint64_t *ret_missing)
+{
+    struct volume *v = a->v;
+    struct index_meta meta;
+    int r = checkpoint_newest(v->log, ret_checkpoint, ATTACH_PATIENCE_MS);
+
+    if (r < 0)
+        return r;
+    index_get_meta(v->index, &meta);
+    a->pos = meta.pos;
+    if (meta.fresh)
+        a->pos.size_blocks = v->sb.size_bytes / BLOCK_BYTES;
+    if (a->pos.seq < *ret_checkpoint)
+        r = load_checkpoint(a, *ret_checkpoint);
+    return r == 0 ? log_replay(v->log, &a->pos, apply, a, ATTACH_PATIENCE_MS, ret_missing) : r;
+}
+
+struct local {
+    uint64_t blocks;
+};
+
+static int count_dirty(void *ctx, const struct index_cached *row)
+{
+    struct local *l = ctx;
+
+    l->blocks += mask_count(row->dirty);
+    return 0;
+}
+
+/* What only this cache has must follow what this cache last attached; else somebody wrote the
+ * volume since, and both cannot be true. */
+static int check_fork(struct attaching *a)
+{
+    struct volume *v = a->v;
+    struct local l = {0};
+    struct index_meta meta;
+    int r = index_each_cached(v->index, count_dirty, &l);
+
+    index_get_meta(v->index, &meta);
+    if (r < 0 || l.blocks == 0 || a->pos.epoch == 0 ||
+        memcmp(a->pos.nonce, meta.own_nonce, UUID_BYTES) == 0 ||
+        memcmp(a->pos.nonce, meta.pending_nonce, UUID_BYTES) == 0)
+        return r;
+    return msg_error(-ESTALE,
+                     "%s: a fork: this cache (%s) has %" PRIu64
+                     " KiB that are not in the bucket, but the volume was attached elsewhere since "
+                     "(epoch %" PRIu64 "); --discard-local gives them up",
+                     store_url(v->store), v->dir, l.blocks * (BLOCK_BYTES / 1024), a->pos.epoch);
+}
+
+/* ------------------------------------------------------------------ the claim */
+
+static void describe_us(char *who, size_t size_bytes)
+{
+    char host[64] = "unknown";
+
+    (void)gethostname(host, sizeof host - 1);
+    (void)snprintf(who, size_bytes, "host %s, process %d", host, (int)getpid());
+}
+
+/* The nonce is on the disk before the claim is in the bucket: else, after a crash in between, our
+ * own claim would look like somebody else's. */
+static int claim(struct attaching *a, uint64_t missing)
+{
+    struct volume *v = a->v;
+    struct index_meta meta;
+    char who[WHO_BYTES];
+    int r;
+
+    index_get_meta(v->index, &meta);
+    r = random_bytes(meta.pending_nonce, UUID_BYTES);
+    meta.clean = false; /* slots are about to change */
+    if (r == 0)
+        r = index_put_meta(v->index, &meta);
+    if (r < 0)
+        return r;
+    describe_us(who, sizeof who);
+    r = log_claim(v->log, &a->pos, missing, meta.pending_nonce, who, ATTACH_PATIENCE_MS);
+    if (r < 0)
+        return r;
+    r = index_apply(v->index, NULL, 0, &a->pos, true);
+    memcpy(meta.own_nonce, meta.pending_nonce, UUID_BYTES);
+    return r == 0 ? index_put_meta(v->index, &meta) : r;
+}
+
+static int take_over(struct attaching *a)
+{
+    struct volume *v = a->v;
+    uint64_t checkpoint = 0, again = 0, missing;
+    int r = -EAGAIN;
+
+    for (int tries = 0; r == -EAGAIN && tries < CLAIM_TRIES; tries++) {
+        r = read_map(a, &checkpoint, &missing);
+        if (r == 0)
+            r = check_fork(a);
+        if (r == 0)
+            r = claim(a, missing);
+        if (r == 0)
+            r = checkpoint_newest(v->log, &again, ATTACH_PATIENCE_MS);
+        /* a newer one means that what looked missing may have been deleted */
+        if (r == -ENOENT || (r == 0 && again > checkpoint))
+            r = -EAGAIN;
+    }
+    if (r == -EAGAIN)
+        return msg_error(-EBUSY, "%s: another machine is writing to it all the time; unmount there",
+                         store_url(v->store));
+    v->checkpoint_seq = checkpoint;
+    return r;
+}
+
+/* ------------------------------------------------------------------ what is cached */
+
+struct adopting {
+    struct volume *v;
+    uint64_t nslots; /* in the file */
+    uint32_t *slots; /* those in use */
+    size_t n, room;
+};
+
+static int adopt_row(void *ctx, const struct index_cached *row)
+{
+    struct adopting *a = ctx;
+    struct volume *v = a->v;
+    struct chunks *t = &v->chunks;
+    uint64_t mapped = row->mapped, zero = (row->zero & row->valid) | (~mapped & ~row->dirty);
+    uint64_t valid = row->valid | zero;
+    struct chunk *c;
+
+    if (row->zero & ~row->valid || row->dirty & ~row->valid ||
+        (valid & ~zero && row->slot >= a->nslots))
+        return -EBADMSG;
+    if (a->n == a->room) {
+        size_t room = MAX(2 * a->room, (size_t)1024);
+        uint32_t *more = realloc(a->slots, room * sizeof *more);
+        if (!more)
+            return -ENOMEM;
+        a->slots = more;
+        a->room = room;
+    }
+    c = chunks_add(t, row->chunk, mapped);
+    if (!c)
+        return -ENOMEM;
+    if (valid & ~zero)
+        a->slots[a->n++] = c->slot = row->slot;
+    c->recorded_dirty = row->dirty != 0;
+    v->nrecorded_dirty += c->recorded_dirty;
+    chunk_set(t, c, valid, zero, row->dirty);
+    return 0;
+}
+
+static int adopt_cached(struct volume *v)
+{
+    struct adopting a = {.v = v, .nslots = slots_count(v->slots)};
+    int r = index_each_cached(v->index, adopt_row, &a);
+
+    if (r == 0)
+        r = chunks_adopt_slots(&v->chunks, a.slots, a.n);
+    if (r == -EBADMSG)
+        msg_error(r,
+                  "%s: damaged: index.db and slots contradict each other; --discard-local gives up "
+                  "what is not in the bucket",
+                  v->dir);
+    if (r == 0)
+        r = slots_truncate(v->slots, v->chunks.fresh_slot);
+    free(a.slots);
+    v->dirty_since_ms = v->clock->now_ms();
+    return r;
+}
+
+static int open_slots(struct volume *v)
+{
+    char path[sizeof v->dir + 16];
+    int r = format(path, sizeof path, "%s/slots", v->dir);
+
+    if (r == 0)
+        r = slots_open(path, &v->slots);
+    return r < 0 ? msg_error(r, "%s: %s", path, strerror(-r)) : 0;
+}
+
+int volume_attach(struct volume *v)
+{
+    struct attaching a = {.v = v};
+    struct index_meta meta;
+    int r = superblock_load(v->store, &v->sb, ATTACH_PATIENCE_MS);
+
+    if (r == 0)
+        r = open_dir(v);
+    if (r == 0)
+        r = volume_complete_config(v);
+    if (r == 0)
+        r = open_index(v);
+    if (r == 0)
+        r = trust(v);
+    if (r == 0)
+        r = open_slots(v);
+    if (r == 0)
+        r = chunks_init(&v->chunks, v->slots, v->cfg.cache_bytes / BLOCK_BYTES, v->clock);
+    if (r == 0)
+        r = log_new(v->store, &v->sb, v->clock, &v->log);
+    if (r == 0)
+        r = take_over(&a);
+    if (r == 0)
+        r = checkpointer_new(v, a.segments, &v->checkpointer);
+    if (r < 0)
+        return r;
+    if (!v->sb.conditional_put)
+        msg_warn("%s: this store has no conditional PUT: nothing keeps two machines from mounting "
+                 "the volume for writing at once; take care that none does",
+                 store_url(v->store));
+    index_get_meta(v->index, &meta);
+    v->chunks.allocated_blocks = meta.mapped_blocks;
+    v->size_blocks = v->durable_size_blocks = a.pos.size_blocks;
+    return adopt_cached(v);
+}

@@ -1,0 +1,255 @@
+/*
+ * Checkpoints, in the background: when reading the log from the last one on would take long, and
+ * enough was written since that the cost does not show. Parts whose chunks did not change are kept.
+ */
+#include "volume_internal.h"
+
+#include "../store/msg.h"
+#include "../store/scope.h"
+
+#include <string.h>
+
+enum {
+    SEGMENTS_LEAST = 256, /* fewer are read in a moment */
+    SEGMENTS_MOST = 4096, /* more would keep an attachment waiting */
+    SEGMENTS_CLOSING = 64,
+    BYTES_FACTOR = 8, /* logged bytes for each byte of checkpoint */
+    BYTES_LEAST = 64 * 1024,
+    PATIENCE_MS = 60000, /* its view of index.db keeps the journal from being reused */
+};
+
+struct checkpointer {
+    struct volume *v;
+    pthread_mutex_t apply_lock; /* held over a change of the map and its note here; guards all
+                                   below; taken before every other lock */
+    struct part_list parts, parts_before; /* of our last two checkpoints */
+    uint64_t seq, seq_before;             /* 0: none of this attachment */
+    bool *changed;                        /* by part; one more if there is none */
+    uint64_t segments, bytes;             /* logged since the last checkpoint */
+    uint64_t checkpoint_bytes;            /* what it took */
+    uint64_t not_before;                  /* segments: after a failure */
+};
+
+int checkpointer_new(struct volume *v, uint64_t segments_since, struct checkpointer **ret)
+{
+    struct checkpointer *cp = calloc(1, sizeof *cp);
+
+    if (!cp || !(cp->changed = calloc(1, sizeof *cp->changed))) {
+        free(cp);
+        return -ENOMEM;
+    }
+    cp->v = v;
+    cp->segments = segments_since;
+    pthread_mutex_init(&cp->apply_lock, NULL);
+    *ret = cp;
+    return 0;
+}
+
+void checkpointer_free(struct checkpointer *cp)
+{
+    if (!cp)
+        return;
+    free(cp->parts.parts);
+    free(cp->parts_before.parts);
+    free(cp->changed);
+    pthread_mutex_destroy(&cp->apply_lock);
+    free(cp);
+}
+
+/* ------------------------------------------------------------------ what changed */
+
+/* The part that speaks of a chunk; the first one also speaks of all before it. */
+static size_t part_of(const struct part_list *l, uint64_t chunk)
+{
+    size_t low = 0, high = l->nparts;
+
+    while (high - low > 1) {
+        size_t mid = low + (high - low) / 2;
+        if (l->parts[mid].first_chunk <= chunk)
+            low = mid;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static void part_range(const struct part_list *l, size_t i, uint64_t *ret_first, uint64_t *ret_end)
+{
+    *ret_first = i == 0 ? 0 : l->parts[i].first_chunk;
+    *ret_end = i + 1 < l->nparts ? l->parts[i + 1].first_chunk : VOLUME_BLOCKS_MAX / CHUNK_BLOCKS;
+}
+
+static void mark_range(const struct part_list *l, bool *changed, uint64_t first, uint64_t last)
+{
+    for (size_t i = part_of(l, first), end = part_of(l, last); i <= end; i++)
+        changed[i] = true;
+}
+
+int checkpointer_apply(struct volume *v, const struct commit *c, const struct log_position *pos)
+{
+    struct checkpointer *cp = v->checkpointer;
+    scope_lock(&cp->apply_lock);
+    int r = index_apply(v->index, c->entries, c->nentries, pos, false);
+
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < c->nentries; i++) {
+        const struct entry *e = &c->entries[i];
+        mark_range(&cp->parts, cp->changed, e->block / CHUNK_BLOCKS,
+                   (e->block + e->nblocks - 1) / CHUNK_BLOCKS);
+        cp->bytes += ENTRY_BYTES + e->stored_bytes;
+    }
+    cp->segments += c->nsegments;
+    return 0;
+}
+
+/* ------------------------------------------------------------------ writing one */
+
+static int add_places(void *ctx, const struct places *p)
+{
+    return checkpoint_add(ctx, p->e, p->n);
+}
+
+static int write_parts(struct checkpoint *out, struct index_view *view, const struct part_list *old,
+                       const bool *changed)
+{
+    int r = 0;
+
+    if (old->nparts == 0)
+        return index_view_each(view, 0, VOLUME_BLOCKS_MAX / CHUNK_BLOCKS, add_places, out);
+    for (size_t i = 0; i < old->nparts && r == 0; i++) {
+        uint64_t first, end;
+        part_range(old, i, &first, &end);
+        r = changed[i] ? index_view_each(view, first, end, add_places, out)
+                       : checkpoint_reuse(out, &old->parts[i]);
+    }
+    return r;
+}
+
+/* What changed while the checkpoint was written, in terms of its own parts. */
+static int adopt(struct checkpointer *cp, struct part_list *list, uint64_t seq, uint64_t bytes)
+{
+    bool *changed = calloc(list->nparts + 1, sizeof *changed);
+
+    if (!changed)
+        return -ENOMEM;
+    scope_lock(&cp->apply_lock);
+    for (size_t i = 0; i < MAX(cp->parts.nparts, (size_t)1); i++) {
+        uint64_t first, end;
+        part_range(&cp->parts, i, &first, &end);
+        if (cp->changed[i])
+            mark_range(list, changed, first, end - 1);
+    }
+    free(cp->changed);
+    cp->changed = changed;
+    free(cp->parts_before.parts);
+    cp->parts_before = cp->parts;
+    cp->seq_before = cp->seq;
+    cp->parts = *list;
+    cp->seq = seq;
+    cp->checkpoint_bytes = bytes;
+    return 0;
+}
+
+/* The view of the map, and which parts differ from the last checkpoint in it: of one instant. */
+static int begin(struct checkpointer *cp, struct index_view **ret_view, struct log_position *pos,
+                 bool **ret_changed)
+{
+    scope_lock(&cp->apply_lock);
+    size_t n = MAX(cp->parts.nparts, (size_t)1);
+    bool *fresh = calloc(n, sizeof *fresh);
+    int r = fresh ? index_view_begin(cp->v->index, ret_view, pos) : -ENOMEM;
+
+    if (r < 0) {
+        free(fresh);
+        return r;
+    }
+    *ret_changed = cp->changed;
+    cp->changed = fresh;
+    cp->segments = cp->bytes = cp->not_before = 0;
+    return 0;
+}
+
+/* What `begin` took: it has not been written. */
+static void give_back(struct checkpointer *cp, const bool *changed)
+{
+    scope_lock(&cp->apply_lock);
+    for (size_t i = 0; i < MAX(cp->parts.nparts, (size_t)1); i++)
+        cp->changed[i] = cp->changed[i] || changed[i];
+    cp->segments += SEGMENTS_LEAST; /* an attachment has more to read than we know: no less */
+    cp->not_before = cp->segments + SEGMENTS_LEAST;
+}
+
+static int write_checkpoint(struct checkpointer *cp)
+{
+    struct volume *v = cp->v;
+    struct checkpoint *out = NULL;
+    struct index_view *view = NULL;
+    struct part_list list = {0};
+    struct log_position pos;
+    bool *changed = NULL;
+    uint64_t bytes = 0;
+    int r = begin(cp, &view, &pos, &changed);
+
+    if (r < 0)
+        return r;
+    r = checkpoint_new(v->log, &pos, PATIENCE_MS, &out);
+    if (r == 0) /* only this thread replaces `parts` */
+        r = write_parts(out, view, &cp->parts, changed);
+    if (r == 0)
+        r = checkpoint_finish(out, &list, &bytes);
+    if (r == 0)
+        r = adopt(cp, &list, pos.seq, bytes);
+    else
+        give_back(cp, changed);
+    checkpoint_free(out);
+    index_view_end(view);
+    free(changed);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&v->chunks.lock);
+    v->checkpoint_seq = pos.seq;
+    pthread_mutex_unlock(&v->chunks.lock);
+    if (cp->seq_before == 0) /* of the one before ours we do not know the parts */
+        return 0;
+    struct part_list keep[] = {cp->parts, cp->parts_before};
+    return checkpoint_clean(v->log, cp->seq_before, keep, ARRAY_SIZE(keep), PATIENCE_MS);
+}
+
+static bool due(struct checkpointer *cp, bool closing)
+{
+    scope_lock(&cp->apply_lock);
+    uint64_t cost = MAX(cp->checkpoint_bytes, (uint64_t)BYTES_LEAST) * BYTES_FACTOR;
+
+    if (closing)
+        return cp->segments >= SEGMENTS_MOST / 4 ||
+               (cp->segments >= SEGMENTS_CLOSING && cp->bytes >= cost / 4);
+    return cp->segments >= cp->not_before &&
+           (cp->segments >= SEGMENTS_MOST || (cp->segments >= SEGMENTS_LEAST && cp->bytes >= cost));
+}
+
+void *volume_checkpointer(void *arg)
+{
+    struct volume *v = arg;
+    uint64_t seen = 0;
+
+    pthread_mutex_lock(&v->chunks.lock);
+    for (;;) {
+        while (!v->stopping && v->indexed == seen)
+            pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
+        if (v->stopping)
+            break;
+        seen = v->indexed;
+        pthread_mutex_unlock(&v->chunks.lock);
+        if (due(v->checkpointer, false))
+            (void)write_checkpoint(v->checkpointer); /* said already; later again */
+        pthread_mutex_lock(&v->chunks.lock);
+    }
+    pthread_mutex_unlock(&v->chunks.lock);
+    return NULL;
+}
+
+int checkpointer_close(struct volume *v)
+{
+    return due(v->checkpointer, true) ? write_checkpoint(v->checkpointer) : 0;
+}

@@ -1,0 +1,407 @@
+/*
+ * Commits, from the seal to the index. The committer seals: for an instant no write runs, and what
+ * is dirty is the commit. It plans the segments; uploaders pack and store them (upload.c); when all
+ * up to the last are in the log, in order, the flushes that waited return; the indexer takes the
+ * places into index.db, and lets the chunks go.
+ */
+#include "volume_internal.h"
+
+#include "../store/msg.h"
+#include "../store/scope.h"
+
+#include <string.h>
+
+enum { WRITEBACK_BYTES = 64 * 1024 * 1024, MEMORY_WAIT_MS = 100, INDEX_WAIT_MS = 1000 };
+
+/* ------------------------------------------------------------------ sealing */
+
+static bool has_dirt(const struct volume *v)
+{
+    return v->chunks.dirty_cost > 0 || v->size_changed;
+}
+
+static bool should_seal(const struct volume *v)
+{
+    uint64_t enough = MIN((uint64_t)WRITEBACK_BYTES, v->cfg.dirty_bytes / 4);
+
+    return !v->packing && v->ncommits < COMMITS_MAX && v->state == VOLUME_OK && has_dirt(v) &&
+           (v->wanted > v->sealed || v->pressed > 0 ||
+            v->chunks.dirty_cost * BLOCK_BYTES >= enough ||
+            v->clock->now_ms() >= v->dirty_since_ms + v->cfg.writeback_ms);
+}
+
+static void free_commit(struct commit *c)
+{
+    if (!c)
+        return;
+    free(c->chunks);
+    free(c->order);
+    free(c->segments);
+    free(c->entries);
+    free(c);
+}
+
+/* The dirty masks become the commit's. Lock held, no writer is inside. */
+static void move_dirt(struct volume *v, struct commit *commit)
+{
+    struct chunks *t = &v->chunks;
+
+    for (struct chunk *c = t->queues[QUEUE_HELD].first; c; c = c->next) {
+        if (!c->dirty)
+            continue;
+        struct sealed_chunk *s = &commit->chunks[commit->nchunks];
+        *s = (struct sealed_chunk){.chunk = c,
+                                   .all = c->dirty,
+                                   .zero = c->dirty & c->zero,
+                                   .mask = c->dirty & ~c->zero,
+                                   .slot = c->slot,
+                                   .save_slot = SLOT_NONE};
+        commit->order[commit->nchunks] = (uint32_t)commit->nchunks;
+        commit->nchunks++;
+        c->sealed = s;
+        c->commits++;
+        c->unindexed |= c->dirty;
+        chunk_set(t, c, c->valid, c->zero, 0);
+    }
+}
+
+/* Everything that was written before is in the commit, nothing after. Lock held, released while
+ * writers leave. NULL: no memory now. */
+static struct commit *seal(struct volume *v)
+{
+    struct commit *commit = calloc(1, sizeof *commit);
+
+    v->sealing = true;
+    while (v->writers > 0)
+        chunks_wait(&v->chunks);
+    if (commit) {
+        size_t n = v->chunks.queues[QUEUE_HELD].n;
+        commit->chunks = calloc(n + 1, sizeof *commit->chunks);
+        commit->order = calloc(n + 1, sizeof *commit->order);
+    }
+    if (!commit || !commit->chunks || !commit->order) {
+        free_commit(commit);
+        commit = NULL;
+    } else {
+        commit->cost = v->chunks.dirty_cost;
+        v->uploading_cost += commit->cost;
+        move_dirt(v, commit);
+        commit->number = ++v->sealed;
+        commit->size_blocks = v->size_blocks;
+        v->size_changed = false;
+        v->ncommits++;
+        *(v->newest ? &v->newest->next : &v->oldest) = commit;
+        v->newest = commit;
+    }
+    v->sealing = false;
+    chunks_changed(&v->chunks);
+    return commit;
+}
+
+int volume_preserve(struct volume *v, struct chunk *c, uint64_t mask)
+{
+    struct chunks *t = &v->chunks;
+    uint64_t need = 0;
+    struct sealed_chunk *s;
+    int r = 0;
+
+    pthread_mutex_lock(&t->lock);
+    while ((s = c->sealed) && (need = mask & s->mask & ~s->saved) && s->save_slot == SLOT_NONE) {
+        uint32_t slot = chunks_take_slot(t);
+        if (slot == SLOT_NONE)
+            chunks_wait(t); /* the commit goes on by itself, and lets go of its slots */
+        else if (c->sealed == s && s->save_slot == SLOT_NONE)
+            s->save_slot = slot;
+        else
+            chunks_give_slot(t, slot);
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (!s || !need)
+        return 0;
+    /* our op keeps the packer from these blocks, so the commit cannot be done with `s` */
+    uint8_t *bytes = slots_bounce();
+    for (uint64_t rest = need; rest && r == 0;) {
+        unsigned n, first = mask_run(rest, &n);
+        r = bytes ? slots_read(v->slots, s->slot, first, n, bytes) : -ENOMEM;
+        if (r == 0)
+            r = slots_write(v->slots, s->save_slot, first, n, bytes);
+        rest &= ~mask_range(first, n);
+    }
+    scope_lock(&t->lock);
+    if (r == 0)
+        s->saved |= need;
+    return r;
+}
+
+/* ------------------------------------------------------------------ planning */
+
+struct planning {
+    struct commit *commit;
+    size_t entries_room, segments_room;
+    uint64_t raw_bytes; /* of the newest segment */
+};
+
+static int grow(void *array, size_t n, size_t *room, size_t item_bytes)
+{
+    void **at = array;
+
+    if (n < *room)
+        return 0;
+    size_t more = MAX(2 * *room, (size_t)64);
+    void *p = realloc(*at, more * item_bytes);
+    if (!p)
+        return -ENOMEM;
+    *at = p;
+    *room = more;
+    return 0;
+}
+
+static int plan_entry(struct planning *p, size_t chunk, enum entry_kind kind, uint64_t block,
+                      unsigned nblocks)
+{
+    struct commit *c = p->commit;
+    struct segment *s = c->nsegments ? &c->segments[c->nsegments - 1] : NULL;
+    uint64_t bytes = kind == ENTRY_DATA ? nblocks * BLOCK_BYTES : 0;
+    int r = 0;
+
+    if (s && kind == ENTRY_ZERO && s->nentries > 0) {
+        struct entry *last = &c->entries[c->nentries - 1];
+        if (last->kind == ENTRY_ZERO && last->block + last->nblocks == block) {
+            last->nblocks += nblocks;
+            return 0;
+        }
+    }
+    if (!s || s->nentries == LOG_ENTRIES_MAX || p->raw_bytes + bytes > LOG_SEGMENT_RAW_BYTES) {
+        r = grow(&c->segments, c->nsegments, &p->segments_room, sizeof *c->segments);
+        if (r < 0)
+            return r;
+        s = &c->segments[c->nsegments++];
+        *s = (struct segment){.first_entry = c->nentries, .first_chunk = chunk};
+        p->raw_bytes = 0;
+    }
+    r = grow(&c->entries, c->nentries, &p->entries_room, sizeof *c->entries);
+    if (r < 0)
+        return r;
+    c->entries[c->nentries++] = (struct entry){.kind = kind, .block = block, .nblocks = nblocks};
+    s->nentries++;
+    p->raw_bytes += bytes;
+    return 0;
+}
+
+static int plan_chunk(struct planning *p, size_t at)
+{
+    const struct sealed_chunk *s = &p->commit->chunks[p->commit->order[at]];
+    uint64_t base = s->chunk->number * CHUNK_BLOCKS, rest = s->all;
+    int r = 0;
+
+    while (rest && r == 0) {
+        unsigned first = (unsigned)__builtin_ctzll(rest), n;
+        bool zero = s->zero >> first & 1;
+        (void)mask_run((zero ? s->zero : s->all & ~s->zero) >> first, &n);
+        if (!zero) /* a frame never crosses these lines: later ones then cover it whole */
+            n = MIN(n, FRAME_BLOCKS - first % FRAME_BLOCKS);
+        r = plan_entry(p, at, zero ? ENTRY_ZERO : ENTRY_DATA, base + first, n);
+        rest &= ~mask_range(first, n);
+    }
+    return r;
+}
+
+static int by_number(const void *a, const void *b, void *commit)
+{
+    const struct commit *c = commit;
+    uint64_t x = c->chunks[*(const uint32_t *)a].chunk->number;
+    uint64_t y = c->chunks[*(const uint32_t *)b].chunk->number;
+
+    return x < y ? -1 : x > y;
+}
+
+/* -ENOMEM: try again. */
+static int plan(struct commit *c)
+{
+    struct planning p = {.commit = c};
+    int r = 0;
+
+    c->nentries = c->nsegments = 0;
+    free(c->entries);
+    free(c->segments);
+    c->entries = NULL;
+    c->segments = NULL;
+    qsort_r(c->order, c->nchunks, sizeof *c->order, by_number, c);
+    for (size_t i = 0; i < c->nchunks && r == 0; i++)
+        r = plan_chunk(&p, i);
+    if (r == 0 && c->nsegments == 0) { /* only the size changed */
+        r = grow(&c->segments, 0, &p.segments_room, sizeof *c->segments);
+        if (r == 0)
+            c->segments[c->nsegments++] = (struct segment){0};
+    }
+    return r;
+}
+
+/* ------------------------------------------------------------------ the committer */
+
+/* Without memory a commit waits, and says so. Lock held, released. */
+static void plan_until_done(struct volume *v, struct commit *commit)
+{
+    for (;;) {
+        pthread_mutex_unlock(&v->chunks.lock);
+        int r = plan(commit);
+        if (r == 0)
+            commit->first_seq = log_reserve(v->log, commit->nsegments);
+        pthread_mutex_lock(&v->chunks.lock);
+        commit->planned = r == 0;
+        if (r == 0 || v->stopping)
+            return;
+        msg_warn("%s: out of memory for a commit; waiting", v->dir);
+        v->clock->wait_until(&v->commit_moved, &v->chunks.lock,
+                             v->clock->now_ms() + MEMORY_WAIT_MS);
+    }
+}
+
+void *volume_committer(void *arg)
+{
+    struct volume *v = arg;
+
+    pthread_mutex_lock(&v->chunks.lock);
+    while (!v->stopping) {
+        if (!should_seal(v)) {
+            if (has_dirt(v) && !v->packing)
+                v->clock->wait_until(&v->commit_moved, &v->chunks.lock,
+                                     v->dirty_since_ms + v->cfg.writeback_ms);
+            else
+                pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
+            continue;
+        }
+        struct commit *commit = seal(v);
+        if (!commit) {
+            v->clock->wait_until(&v->commit_moved, &v->chunks.lock,
+                                 v->clock->now_ms() + MEMORY_WAIT_MS);
+            continue;
+        }
+        plan_until_done(v, commit);
+        if (v->stopping)
+            break;
+        v->packing = commit;
+        pthread_cond_broadcast(&v->pack_wanted);
+    }
+    pthread_mutex_unlock(&v->chunks.lock);
+    return NULL;
+}
+
+uint64_t volume_want_commit(struct volume *v)
+{
+    if (!has_dirt(v))
+        return v->sealed;
+    v->wanted = MAX(v->wanted, v->sealed + 1);
+    pthread_cond_broadcast(&v->commit_moved);
+    return v->sealed + 1;
+}
+
+int volume_wait_durable(struct volume *v)
+{
+    int64_t timeout = v->cfg.timeout_ms, start = v->clock->now_ms();
+    int64_t until = timeout > INT64_MAX - start ? INT64_MAX : start + timeout;
+
+    scope_lock(&v->chunks.lock);
+    int r = volume_check_state(v);
+    uint64_t target = volume_want_commit(v);
+    while (r == 0 && v->durable < target) {
+        if (v->stopping)
+            return -ECANCELED;
+        if (v->clock->now_ms() >= until)
+            return msg_error(-ETIMEDOUT,
+                             "%s: a flush did not reach the bucket within %lld ms; the "
+                             "data is kept, and still being uploaded",
+                             store_url(v->store), (long long)timeout);
+        if (until == INT64_MAX)
+            pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
+        else
+            v->clock->wait_until(&v->commit_moved, &v->chunks.lock, until);
+        r = volume_check_state(v);
+    }
+    return r;
+}
+
+/* ------------------------------------------------------------------ the indexer */
+
+static struct log_position position_after(struct volume *v, const struct commit *c)
+{
+    struct index_meta meta;
+
+    index_get_meta(v->index, &meta);
+    meta.pos.seq = c->first_seq + c->nsegments - 1;
+    meta.pos.next = meta.pos.seq + 1;
+    meta.pos.size_blocks = c->size_blocks;
+    return meta.pos;
+}
+
+/* Its places are in the index: the chunks may go. Lock held. */
+static bool let_go(struct volume *v, struct commit *commit)
+{
+    bool record = false;
+
+    for (size_t i = 0; i < commit->nchunks; i++) {
+        struct chunk *c = commit->chunks[i].chunk;
+        if (--c->commits == 0)
+            c->unindexed = 0;
+        if (c->recorded_dirty) { /* its row says dirty: not before that is corrected */
+            volume_note_change(v, c);
+            record = true;
+        }
+        chunk_requeue(&v->chunks, c);
+    }
+    v->oldest = commit->next;
+    if (!v->oldest)
+        v->newest = NULL;
+    v->ncommits--;
+    v->indexed = commit->number;
+    pthread_cond_broadcast(&v->commit_moved);
+    return record;
+}
+
+/* Lock held, released meanwhile. */
+static void index_commit(struct volume *v, struct commit *commit)
+{
+    pthread_mutex_unlock(&v->chunks.lock);
+    struct log_position pos = position_after(v, commit);
+    int r = checkpointer_apply(v, commit, &pos);
+    pthread_mutex_lock(&v->chunks.lock);
+    if (r == -EBADMSG || r == -EIO) { /* said already; the bucket has it all */
+        volume_fail(v, VOLUME_FAILED);
+        return;
+    }
+    if (r < 0) {
+        v->clock->wait_until(&v->commit_moved, &v->chunks.lock, v->clock->now_ms() + INDEX_WAIT_MS);
+        return;
+    }
+    v->index_generation++;
+    bool record = let_go(v, commit);
+    chunks_tidy(&v->chunks, TIDY_SLOTS);
+    pthread_mutex_unlock(&v->chunks.lock);
+    free_commit(commit);
+    if (record)
+        (void)volume_record(v); /* said already; the next one tries again */
+    pthread_mutex_lock(&v->chunks.lock);
+}
+
+void *volume_indexer(void *arg)
+{
+    struct volume *v = arg;
+
+    pthread_mutex_lock(&v->chunks.lock);
+    for (;;) {
+        if (v->oldest && v->oldest->number <= v->durable && v->state != VOLUME_FAILED)
+            index_commit(v, v->oldest);
+        else if (v->stopping)
+            break;
+        else
+            pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
+    }
+    while (v->oldest) { /* not in the bucket, or not in the index: the next mount's business */
+        struct commit *c = v->oldest;
+        v->oldest = c->next;
+        free_commit(c);
+    }
+    v->newest = NULL;
+    pthread_mutex_unlock(&v->chunks.lock);
+    return NULL;
+}

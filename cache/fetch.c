@@ -1,0 +1,432 @@
+/*
+ * Misses: what is missing is looked up in the map, its frames are sorted by place and cut into
+ * downloads, each one ranged GET. A downloader takes the bytes as they come: a frame that is
+ * complete is checked, unpacked, written to its slot and valid at once.
+ */
+#include "volume_internal.h"
+
+#include "../store/msg.h"
+#include "../store/scope.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum { TRIES = 3 /* for a frame that arrives damaged */ };
+
+/* A reader that waits. */
+struct demand {
+    unsigned pending; /* wishes */
+    int error;        /* the first one's */
+};
+
+/* One place that is being fetched: a frame, and the blocks of it that are missing. */
+struct wish {
+    struct wish *next;   /* in its download, by offset */
+    struct chunk *chunk; /* pinned */
+    struct entry entry;
+    struct op op; /* holds the blocks */
+    struct demand *demand;
+};
+
+struct download {
+    struct download *next;
+    struct wish *wishes; /* of one segment */
+};
+
+/* ------------------------------------------------------------------ planning */
+
+struct plan {
+    struct volume *v;
+    size_t n, room;
+    struct wish **wishes;
+};
+
+static uint64_t busy_blocks(const struct chunk *c)
+{
+    uint64_t mask = 0;
+
+    for (const struct op *op = c->ops; op; op = op->next)
+        mask |= op->mask;
+    return mask;
+}
+
+/* Lock held. */
+static int add_wish(struct plan *p, struct chunk *c, const struct entry *e, uint64_t mask,
+                    struct demand *demand)
+{
+    if (p->n == p->room) {
+        size_t room = MAX(2 * p->room, (size_t)64);
+        struct wish **more = realloc(p->wishes, room * sizeof(struct wish *));
+        if (!more)
+            return -ENOMEM;
+        p->wishes = more;
+        p->room = room;
+    }
+    struct wish *w = malloc(sizeof *w);
+    if (!w)
+        return -ENOMEM;
+    *w = (struct wish){.chunk = c, .entry = *e, .demand = demand};
+    chunk_begin(c, &w->op, mask, OP_FETCH);
+    c->pins++;
+    if (demand)
+        demand->pending++;
+    p->wishes[p->n++] = w;
+    return 0;
+}
+
+/* A slot for the chunk. With `wait`, as long as it takes. Lock held. */
+static int need_slot(struct volume *v, struct chunk *c, unsigned nblocks, bool wait)
+{
+    struct chunks *t = &v->chunks;
+    int r = 0;
+
+    while (r == 0 && !chunks_make_room(t, nblocks))
+        r = !wait ? -EAGAIN : t->dirty_cost + v->uploading_cost == 0 ? 1 : volume_wait_for_room(v);
+    while (r >= 0 && c->slot == SLOT_NONE) {
+        uint32_t slot = chunks_take_slot(t);
+        if (slot == SLOT_NONE)
+            r = wait ? volume_wait_for_room(v) : -EAGAIN;
+        else if (c->slot == SLOT_NONE)
+            c->slot = slot;
+        else /* somebody was faster while the lock was released */
+            chunks_give_slot(t, slot);
+    }
+    return MIN(r, 0);
+}
+
+/* Wishes for the places that hold missing blocks of `want`. Lock held. */
+static int wish_for(struct plan *p, struct chunk *c, uint64_t want, const struct places *places,
+                    struct demand *demand)
+{
+    want &= ~c->valid;
+    if (want & ~places_mask(places))
+        return msg_error(-EIO,
+                         "%s: index.db has no place for blocks of chunk %" PRIu64
+                         "; unmount and delete the cache directory",
+                         p->v->dir, c->number);
+    for (unsigned i = 0; i < places->n; i++) {
+        const struct entry *e = &places->e[i];
+        uint64_t place = mask_range((unsigned)(e->block % CHUNK_BLOCKS), (unsigned)e->nblocks);
+        uint64_t mask = place & ~c->valid & ~busy_blocks(c);
+        if (!(place & want) || !mask)
+            continue;
+        int r = add_wish(p, c, e, mask, demand);
+        if (r < 0)
+            return r;
+        if (demand)
+            p->v->misses += mask_count(mask & want);
+    }
+    return 0;
+}
+
+static int plan_chunk(struct plan *p, uint64_t number, uint64_t want, struct demand *demand)
+{
+    struct volume *v = p->v;
+    struct chunks *t = &v->chunks;
+    struct places places;
+    struct chunk *c;
+
+    pthread_mutex_lock(&t->lock);
+    int r = volume_obtain(v, number, false, &c);
+    if (r < 0 || !c) {
+        pthread_mutex_unlock(&t->lock);
+        return r;
+    }
+    want &= ~c->valid;
+    if (want) {
+        r = need_slot(v, c, mask_count(want), demand != NULL);
+        pthread_mutex_unlock(&t->lock);
+        if (r == 0)
+            r = index_load(v->index, number, &places);
+        pthread_mutex_lock(&t->lock);
+    }
+    if (r == 0 && want)
+        r = wish_for(p, c, want, &places, demand);
+    chunk_unpin(t, c);
+    pthread_mutex_unlock(&t->lock);
+    return r;
+}
+
+/* The blocks that touch [offset, end), chunk by chunk. */
+static int plan_range(struct plan *p, uint64_t offset, uint64_t end, struct demand *demand)
+{
+    uint64_t block = offset / BLOCK_BYTES, end_block = DIV_UP(end, (uint64_t)BLOCK_BYTES);
+    int r = 0;
+
+    while (block < end_block && r == 0) {
+        unsigned first = (unsigned)(block % CHUNK_BLOCKS);
+        unsigned n = (unsigned)MIN(end_block - block, (uint64_t)(CHUNK_BLOCKS - first));
+        r = plan_chunk(p, block / CHUNK_BLOCKS, mask_range(first, n), demand);
+        block += n;
+    }
+    return r;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct entry *x = &(*(struct wish *const *)a)->entry;
+    const struct entry *y = &(*(struct wish *const *)b)->entry;
+
+    return x->seq != y->seq         ? (x->seq < y->seq ? -1 : 1)
+           : x->offset != y->offset ? (x->offset < y->offset ? -1 : 1)
+                                    : 0;
+}
+
+static bool belongs(const struct entry *first, const struct entry *last, const struct entry *e)
+{
+    return e->seq == last->seq && e->offset <= last->offset + last->stored_bytes + DOWNLOAD_GAP &&
+           e->offset + e->stored_bytes - first->offset <= DOWNLOAD_BYTES;
+}
+
+static void finish_wish(struct volume *v, struct wish *w, uint64_t filled, int error);
+
+/* Cuts the plan into downloads and hands them over. Those waited for go first. */
+static void start(struct volume *v, struct plan *p, bool urgent)
+{
+    if (p->n > 0)
+        qsort(p->wishes, p->n, sizeof(struct wish *), by_place);
+    for (size_t i = 0; i < p->n;) {
+        struct download *d = malloc(sizeof *d);
+        size_t last = i;
+        while (last + 1 < p->n && belongs(&p->wishes[i]->entry, &p->wishes[last]->entry,
+                                          &p->wishes[last + 1]->entry)) {
+            p->wishes[last]->next = p->wishes[last + 1];
+            last++;
+        }
+        for (size_t j = i; !d && j <= last; j++)
+            finish_wish(v, p->wishes[j], 0, -ENOMEM);
+        if (d) {
+            *d = (struct download){.wishes = p->wishes[i]};
+            scope_lock(&v->chunks.lock);
+            if (!v->downloads_first || !urgent) {
+                *(v->downloads_last ? &v->downloads_last->next : &v->downloads_first) = d;
+                v->downloads_last = d;
+            } else {
+                d->next = v->downloads_first;
+                v->downloads_first = d;
+            }
+            pthread_cond_signal(&v->fetch_wanted);
+        }
+        i = last + 1;
+    }
+    free(p->wishes);
+}
+
+int volume_fetch(struct volume *v, uint64_t offset, uint64_t len, uint64_t ahead_end)
+{
+    struct demand demand = {0};
+    struct plan p = {.v = v};
+    int r = plan_range(&p, offset, offset + len, &demand);
+
+    if (r == 0 && ahead_end > offset + len) /* one GET for both, where they are neighbours */
+        (void)plan_range(&p, offset + len, MIN(ahead_end, volume_size_bytes(v)), NULL);
+    start(v, &p, true);
+    scope_lock(&v->chunks.lock);
+    while (demand.pending > 0)
+        chunks_wait(&v->chunks);
+    return r < 0 ? r : demand.error;
+}
+
+void volume_prefetch(struct volume *v, uint64_t offset, uint64_t end)
+{
+    struct plan p = {.v = v};
+
+    end = MIN(end, volume_size_bytes(v));
+    if (offset < end)
+        (void)plan_range(&p, offset, end, NULL); /* what could be planned is fetched */
+    start(v, &p, false);
+}
+
+/* ------------------------------------------------------------------ downloading */
+
+/* Frees the wish; `filled` blocks are valid now. */
+static void finish_wish(struct volume *v, struct wish *w, uint64_t filled, int error)
+{
+    struct chunks *t = &v->chunks;
+    struct chunk *c = w->chunk;
+
+    scope_lock(&t->lock);
+    if (filled)
+        chunk_set(t, c, c->valid | filled, c->zero & ~filled, c->dirty);
+    chunk_end(t, c, &w->op);
+    chunk_unpin(t, c);
+    if (w->demand) {
+        w->demand->pending--;
+        if (error && !w->demand->error)
+            w->demand->error = error;
+    }
+    free(w);
+}
+
+/* `raw` are the frame's blocks: those still missed go to the slot. */
+static void fill(struct volume *v, struct wish *w, const uint8_t *raw)
+{
+    unsigned frame_first = (unsigned)((w->entry.block - w->entry.skip) % CHUNK_BLOCKS);
+    uint64_t mask, rest;
+    int r = 0;
+
+    pthread_mutex_lock(&v->chunks.lock);
+    w->op.filling = true;
+    mask = rest = w->op.mask; /* writers may have taken some */
+    pthread_mutex_unlock(&v->chunks.lock);
+    while (rest && r == 0) {
+        unsigned n, first = mask_run(rest, &n);
+        r = slots_write(v->slots, w->chunk->slot, first, n,
+                        raw + (size_t)(first - frame_first) * BLOCK_BYTES);
+        rest &= ~mask_range(first, n);
+    }
+    if (r < 0 && r != -ENOSPC)
+        r = msg_error(-EIO, "%s: writing the cache: %s", v->dir, strerror(-r));
+    finish_wish(v, w, r < 0 ? 0 : mask, r);
+}
+
+struct receiving {
+    struct volume *v;
+    struct framer *framer;
+    struct wish *wishes; /* not finished yet */
+    uint64_t at;         /* offset in the object of the byte that comes next */
+    size_t have;         /* of the first wish's frame, in `stored` */
+    bool damaged;        /* … and its checksum did not match */
+    uint8_t *stored, *raw;
+};
+
+/* The first frame is complete. It may hold several wishes: what is left around an overwritten
+ * block. */
+static int take_frame(struct receiving *rx)
+{
+    struct entry e = rx->wishes->entry;
+    const void *raw;
+
+    rx->have = 0;
+    if (frame_unpack(rx->framer, &e, rx->stored, rx->raw, &raw) < 0) {
+        rx->damaged = true;
+        return -EBADMSG;
+    }
+    while (rx->wishes && rx->wishes->entry.offset == e.offset) {
+        struct wish *w = rx->wishes;
+        rx->wishes = w->next;
+        fill(rx->v, w, raw);
+    }
+    return 0;
+}
+
+static int receive(void *ctx, const void *data, size_t len)
+{
+    struct receiving *rx = ctx;
+    const uint8_t *p = data;
+
+    while (len > 0 && rx->wishes) {
+        const struct entry *e = &rx->wishes->entry;
+        size_t n;
+        if (rx->at < e->offset) { /* a gap */
+            n = MIN(len, e->offset - rx->at);
+        } else {
+            n = MIN(len, e->stored_bytes - rx->have);
+            memcpy(rx->stored + rx->have, p, n);
+            rx->have += n;
+        }
+        p += n;
+        len -= n;
+        rx->at += n;
+        if (rx->have == e->stored_bytes) {
+            int r = take_frame(rx);
+            if (r < 0)
+                return r;
+        }
+    }
+    return 0;
+}
+
+static void fail_first_frame(struct receiving *rx, int error)
+{
+    struct entry e = rx->wishes->entry;
+
+    while (rx->wishes && rx->wishes->entry.offset == e.offset) {
+        struct wish *w = rx->wishes;
+        rx->wishes = w->next;
+        finish_wish(rx->v, w, 0, error);
+    }
+}
+
+static int get_rest(struct receiving *rx)
+{
+    const struct entry *first = &rx->wishes->entry, *last = first;
+    char key[STORE_KEY_MAX];
+
+    for (struct wish *w = rx->wishes; w; w = w->next)
+        last = &w->entry;
+    rx->at = first->offset;
+    rx->have = 0;
+    rx->damaged = false;
+    log_key(first->seq, key);
+    return store_get(rx->v->store, key, first->offset,
+                     last->offset + last->stored_bytes - first->offset, receive, rx,
+                     rx->v->cfg.timeout_ms);
+}
+
+/* Every wish is finished when this returns. Bytes damaged on the way are asked for again. */
+static void run(struct receiving *rx)
+{
+    unsigned tries = 0;
+    uint64_t seq = rx->wishes->entry.seq;
+
+    while (rx->wishes) {
+        uint32_t offset = rx->wishes->entry.offset;
+        int r = get_rest(rx);
+        if (!rx->wishes)
+            break;
+        tries = rx->wishes->entry.offset == offset ? tries + 1 : 1;
+        if (rx->damaged && tries < TRIES)
+            continue;
+        const struct entry *e = &rx->wishes->entry;
+        if (rx->damaged)
+            msg_error(0,
+                      "%s: log/%016" PRIx64 ": damaged at byte %" PRIu32 ": blocks %" PRIu64
+                      " to %" PRIu64 " cannot be read; see `s3vol check`",
+                      store_url(rx->v->store), seq, e->offset, e->block, e->block + e->nblocks - 1);
+        else if (r == -ENOENT)
+            msg_error(0, "%s: log/%016" PRIx64 ": is missing; see `s3vol check`",
+                      store_url(rx->v->store), seq);
+        fail_first_frame(rx, r == -ETIMEDOUT ? -ETIMEDOUT : -EIO);
+        tries = 0;
+        while (rx->wishes && !rx->damaged) /* nothing of it can be had now */
+            fail_first_frame(rx, r == -ETIMEDOUT ? -ETIMEDOUT : -EIO);
+    }
+}
+
+static struct download *next_download(struct volume *v)
+{
+    scope_lock(&v->chunks.lock);
+    while (!v->stopping && !v->downloads_first)
+        pthread_cond_wait(&v->fetch_wanted, &v->chunks.lock);
+    struct download *d = v->downloads_first;
+    if (d) {
+        v->downloads_first = d->next;
+        if (!d->next)
+            v->downloads_last = NULL;
+    }
+    return d;
+}
+
+void *volume_downloader(void *arg)
+{
+    struct volume *v = arg;
+    struct receiving rx = {.v = v};
+    struct download *d;
+
+    rx.stored = aligned_alloc(BLOCK_BYTES, CHUNK_BYTES);
+    rx.raw = aligned_alloc(BLOCK_BYTES, CHUNK_BYTES);
+    int r = rx.stored && rx.raw ? framer_new(&rx.framer) : -ENOMEM;
+    while ((d = next_download(v)) != NULL) {
+        rx.wishes = d->wishes;
+        free(d);
+        if (r == 0)
+            run(&rx);
+        while (rx.wishes)
+            fail_first_frame(&rx, r);
+    }
+    framer_free(rx.framer);
+    free(rx.stored);
+    free(rx.raw);
+    return NULL;
+}

@@ -1,0 +1,320 @@
+#include "index_internal.h"
+
+#include "../store/msg.h"
+#include "../store/scope.h"
+
+#include <string.h>
+
+enum { SCHEMA_VERSION = 1, BUSY_MS = 10000 };
+
+static const char SCHEMA[] =
+    "CREATE TABLE IF NOT EXISTS meta(id INTEGER PRIMARY KEY CHECK(id = 1), uuid BLOB, seq INTEGER,"
+    " next INTEGER, size_blocks INTEGER, epoch INTEGER, nonce BLOB, own_nonce BLOB,"
+    " pending_nonce BLOB, clean INTEGER, mapped_blocks INTEGER);"
+    "CREATE TABLE IF NOT EXISTS map(chunk INTEGER PRIMARY KEY, mask INTEGER NOT NULL,"
+    " places BLOB NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS cached(chunk INTEGER PRIMARY KEY, slot INTEGER NOT NULL,"
+    " valid INTEGER NOT NULL, zero INTEGER NOT NULL, dirty INTEGER NOT NULL);"
+    "PRAGMA user_version = 1;";
+
+int index_error(struct index *ix, sqlite3 *db, const char *what)
+{
+    int code = sqlite3_errcode(db) & 0xff;
+    int err = code == SQLITE_FULL      ? -ENOSPC
+              : code == SQLITE_NOMEM   ? -ENOMEM
+              : code == SQLITE_CORRUPT ? -EBADMSG
+              : code == SQLITE_NOTADB  ? -EBADMSG
+                                       : -EIO;
+
+    return msg_error(err, "%s: %s: %s", ix->path, what, sqlite3_errmsg(db));
+}
+
+int index_prepare(struct index *ix, sqlite3 *db, const char *sql, sqlite3_stmt **ret)
+{
+    return sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, ret, NULL) == SQLITE_OK
+               ? 0
+               : index_error(ix, db, "prepare");
+}
+
+int index_step(struct index *ix, sqlite3_stmt *q)
+{
+    int r = sqlite3_step(q) == SQLITE_DONE ? 0 : index_error(ix, sqlite3_db_handle(q), "write");
+
+    sqlite3_reset(q);
+    return r;
+}
+
+int index_exec(struct index *ix, const char *sql)
+{
+    return sqlite3_exec(ix->db, sql, NULL, NULL, NULL) == SQLITE_OK
+               ? 0
+               : index_error(ix, ix->db, "write");
+}
+
+/* ------------------------------------------------------------------ opening */
+
+/* popcount(mask): the blocks of a row. */
+static void sql_popcount(sqlite3_context *ctx, int argc, sqlite3_value **argv)
+{
+    (void)argc;
+    sqlite3_result_int(ctx, (int)mask_count((uint64_t)sqlite3_value_int64(argv[0])));
+}
+
+static int connect_to(struct index *ix, int flags, sqlite3 **ret)
+{
+    int r = sqlite3_open_v2(ix->path, ret, flags | SQLITE_OPEN_NOMUTEX, NULL);
+
+    if (r != SQLITE_OK)
+        return *ret ? index_error(ix, *ret, "open") : -ENOMEM;
+    sqlite3_busy_timeout(*ret, BUSY_MS);
+    sqlite3_create_function(*ret, "popcount", 1, SQLITE_UTF8 | SQLITE_DETERMINISTIC, NULL,
+                            sql_popcount, NULL, NULL);
+    return 0;
+}
+
+static void copy_blob(sqlite3_stmt *q, int at, uint8_t ret[UUID_BYTES])
+{
+    memset(ret, 0, UUID_BYTES);
+    if (sqlite3_column_bytes(q, at) == UUID_BYTES)
+        memcpy(ret, sqlite3_column_blob(q, at), UUID_BYTES);
+}
+
+static int load_meta(struct index *ix)
+{
+    struct index_meta *m = &ix->meta;
+    uint8_t uuid[UUID_BYTES];
+    sqlite3_stmt *q;
+    int r = index_prepare(ix, ix->db,
+                          "SELECT uuid, seq, next, size_blocks, epoch, nonce, own_nonce,"
+                          " pending_nonce, clean, mapped_blocks FROM meta",
+                          &q);
+
+    if (r < 0)
+        return r;
+    int step = sqlite3_step(q);
+    if (step == SQLITE_ROW) {
+        copy_blob(q, 0, uuid);
+        m->pos = (struct log_position){
+            column_u64(q, 1), column_u64(q, 2), column_u64(q, 3), column_u64(q, 4), {0}};
+        copy_blob(q, 5, m->pos.nonce);
+        copy_blob(q, 6, m->own_nonce);
+        copy_blob(q, 7, m->pending_nonce);
+        m->clean = sqlite3_column_int(q, 8) != 0;
+        m->mapped_blocks = column_u64(q, 9);
+        if (memcmp(uuid, ix->uuid, UUID_BYTES) != 0)
+            r = msg_error(-EBADMSG, "%s: is the index of another volume; use another --cache-dir",
+                          ix->path);
+    } else if (step == SQLITE_DONE) {
+        *m = (struct index_meta){.fresh = true, .pos = {.next = 1}};
+    } else {
+        r = index_error(ix, ix->db, "read");
+    }
+    sqlite3_finalize(q);
+    return r;
+}
+
+static int check_version(struct index *ix)
+{
+    sqlite3_stmt *q;
+    int r = index_prepare(ix, ix->db, "PRAGMA user_version", &q);
+
+    if (r < 0)
+        return r;
+    if (sqlite3_step(q) != SQLITE_ROW)
+        r = index_error(ix, ix->db, "read");
+    else if (sqlite3_column_int(q, 0) != 0 && sqlite3_column_int(q, 0) != SCHEMA_VERSION)
+        r = msg_error(-EPROTONOSUPPORT,
+                      "%s: version %d is not known to this s3vol: upgrade it, or use another "
+                      "--cache-dir",
+                      ix->path, sqlite3_column_int(q, 0));
+    sqlite3_finalize(q);
+    return r;
+}
+
+static int open_writer(struct index *ix)
+{
+    int r = connect_to(ix, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &ix->db);
+
+    if (r == 0)
+        r = check_version(ix);
+    if (r == 0)
+        r = index_exec(ix, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                           "PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY;"
+                           "PRAGMA mmap_size = 0;");
+    if (r == 0)
+        r = index_exec(ix, SCHEMA);
+    if (r == 0)
+        r = load_meta(ix);
+    return r;
+}
+
+static int prepare_all(struct index *ix)
+{
+    const struct {
+        const char *sql;
+        sqlite3_stmt **q;
+    } all[] = {
+        {"BEGIN IMMEDIATE", &ix->q.begin},
+        {"COMMIT", &ix->q.commit},
+        {"ROLLBACK", &ix->q.rollback},
+        {"REPLACE INTO meta VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)", &ix->q.put_meta},
+        {"REPLACE INTO cached VALUES(?1, ?2, ?3, ?4, ?5)", &ix->q.put_cached},
+        {"DELETE FROM cached WHERE chunk = ?1", &ix->q.drop_cached},
+    };
+    int r = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(all) && r == 0; i++)
+        r = index_prepare(ix, ix->db, all[i].sql, all[i].q);
+    if (r == 0)
+        r = connect_to(ix, SQLITE_OPEN_READONLY, &ix->read_db);
+    return r == 0 ? index_map_prepare(ix) : r;
+}
+
+int index_open(const char *path, const uint8_t uuid[UUID_BYTES], struct index **ret)
+{
+    struct index *ix = calloc(1, sizeof *ix);
+    int r;
+
+    if (!ix)
+        return -ENOMEM;
+    pthread_mutex_init(&ix->write_lock, NULL);
+    pthread_mutex_init(&ix->read_lock, NULL);
+    memcpy(ix->uuid, uuid, UUID_BYTES);
+    r = format(ix->path, sizeof ix->path, "%s", path);
+    if (r == 0)
+        r = open_writer(ix);
+    if (r == 0)
+        r = prepare_all(ix);
+    if (r < 0) {
+        index_close(ix);
+        return r;
+    }
+    *ret = ix;
+    return 0;
+}
+
+void index_close(struct index *ix)
+{
+    if (!ix)
+        return;
+    index_map_finalize(ix);
+    sqlite3_stmt **q = (sqlite3_stmt **)&ix->q;
+    for (size_t i = 0; i < sizeof ix->q / sizeof *q; i++)
+        sqlite3_finalize(q[i]);
+    sqlite3_close(ix->read_db);
+    sqlite3_close(ix->db);
+    pthread_mutex_destroy(&ix->read_lock);
+    pthread_mutex_destroy(&ix->write_lock);
+    free(ix);
+}
+
+/* ------------------------------------------------------------------ meta */
+
+void index_get_meta(struct index *ix, struct index_meta *ret)
+{
+    scope_lock(&ix->write_lock);
+    *ret = ix->meta;
+}
+
+int index_put_meta_locked(struct index *ix, const struct index_meta *m)
+{
+    sqlite3_stmt *q = ix->q.put_meta;
+
+    sqlite3_bind_blob(q, 1, ix->uuid, UUID_BYTES, SQLITE_STATIC);
+    bind_u64(q, 2, m->pos.seq);
+    bind_u64(q, 3, m->pos.next);
+    bind_u64(q, 4, m->pos.size_blocks);
+    bind_u64(q, 5, m->pos.epoch);
+    sqlite3_bind_blob(q, 6, m->pos.nonce, UUID_BYTES, SQLITE_TRANSIENT);
+    sqlite3_bind_blob(q, 7, m->own_nonce, UUID_BYTES, SQLITE_TRANSIENT);
+    sqlite3_bind_blob(q, 8, m->pending_nonce, UUID_BYTES, SQLITE_TRANSIENT);
+    bind_u64(q, 9, m->clean);
+    bind_u64(q, 10, m->mapped_blocks);
+    return index_step(ix, q);
+}
+
+int index_end_locked(struct index *ix, int r, const struct index_meta *meta)
+{
+    if (r == 0)
+        r = index_step(ix, ix->q.commit);
+    if (r == 0)
+        ix->meta = *meta;
+    else if (!sqlite3_get_autocommit(ix->db))
+        index_step(ix, ix->q.rollback);
+    return r;
+}
+
+int index_put_meta(struct index *ix, const struct index_meta *meta)
+{
+    scope_lock(&ix->write_lock);
+    struct index_meta m = *meta;
+    int r = index_step(ix, ix->q.begin);
+
+    m.pos = ix->meta.pos;
+    m.mapped_blocks = ix->meta.mapped_blocks;
+    m.fresh = false;
+    if (r == 0)
+        r = index_put_meta_locked(ix, &m);
+    return index_end_locked(ix, r, &m);
+}
+
+/* ------------------------------------------------------------------ cached */
+
+static int record_row(struct index *ix, const struct index_cached *row)
+{
+    sqlite3_stmt *q = row->valid ? ix->q.put_cached : ix->q.drop_cached;
+
+    bind_u64(q, 1, row->chunk);
+    if (row->valid) {
+        sqlite3_bind_int64(q, 2, row->slot);
+        bind_u64(q, 3, row->valid);
+        bind_u64(q, 4, row->zero);
+        bind_u64(q, 5, row->dirty);
+    }
+    return index_step(ix, q);
+}
+
+int index_record(struct index *ix, const struct index_cached *rows, size_t nrows)
+{
+    scope_lock(&ix->write_lock);
+    struct index_meta m = ix->meta;
+    int r = index_step(ix, ix->q.begin);
+
+    for (size_t i = 0; i < nrows && r == 0; i++)
+        r = record_row(ix, &rows[i]);
+    return index_end_locked(ix, r, &m);
+}
+
+int index_forget(struct index *ix, bool dirty_too)
+{
+    scope_lock(&ix->write_lock);
+    return index_exec(ix, dirty_too
+                              ? "DELETE FROM cached"
+                              : "BEGIN; DELETE FROM cached WHERE dirty = 0;"
+                                "UPDATE cached SET valid = dirty, zero = zero & dirty; COMMIT");
+}
+
+int index_each_cached(struct index *ix, index_cached_fn *fn, void *ctx)
+{
+    scope_lock(&ix->write_lock);
+    sqlite3_stmt *q;
+    int step, r = index_prepare(ix, ix->db,
+                                "SELECT c.chunk, valid, zero, dirty, slot, ifnull(m.mask, 0)"
+                                " FROM cached c LEFT JOIN map m ON m.chunk = c.chunk"
+                                " ORDER BY c.chunk",
+                                &q);
+
+    if (r < 0)
+        return r;
+    while (r == 0 && (step = sqlite3_step(q)) != SQLITE_DONE) {
+        struct index_cached row = {column_u64(q, 0),
+                                   column_u64(q, 1),
+                                   column_u64(q, 2),
+                                   column_u64(q, 3),
+                                   (uint32_t)sqlite3_column_int64(q, 4),
+                                   column_u64(q, 5)};
+        r = step == SQLITE_ROW ? fn(ctx, &row) : index_error(ix, ix->db, "read");
+    }
+    sqlite3_finalize(q);
+    return r;
+}

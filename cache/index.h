@@ -1,0 +1,86 @@
+/*
+ * index.db: what must outlive the process, in SQLite. Three tables: `meta` (one row), `map` (a row
+ * for each chunk that has blocks in the bucket: where they are) and `cached` (a row for each chunk
+ * whose slot may be trusted at the next start). Schema: cache/DESIGN.md.
+ *
+ * One connection writes, one reads; both are used by one thread at a time, behind locks of their
+ * own that nothing else is taken under. Errors are reported here, once: -EIO (damaged, or the disk
+ * failed), -ENOSPC, -ENOMEM.
+ */
+#ifndef S3VOL_INDEX_H
+#define S3VOL_INDEX_H
+
+#include "../store/log.h"
+#include "places.h"
+
+#include <stdbool.h>
+
+struct index;
+
+struct index_meta {
+    struct log_position pos;           /* what `map` contains */
+    uint64_t mapped_blocks;            /* in `map` */
+    uint8_t own_nonce[UUID_BYTES];     /* of our newest claim that succeeded */
+    uint8_t pending_nonce[UUID_BYTES]; /* of one that may have */
+    bool clean; /* all of `cached` may be believed, not only its dirty blocks */
+    bool fresh; /* never stored: a new file */
+};
+
+/* Opens `path`, made anew if it is missing. Every change is on the disk when its function returns.
+ * -EBADMSG, with a message: it is damaged, or another volume's. */
+int index_open(const char *path, const uint8_t uuid[UUID_BYTES], struct index **ret_index);
+void index_close(struct index *ix);
+
+void index_get_meta(struct index *ix, struct index_meta *ret_meta);
+/* `pos` and mapped_blocks are not taken from here. */
+int index_put_meta(struct index *ix, const struct index_meta *meta);
+
+/* --- the map --- */
+
+/* Takes in what commits did, in order, and that the map is now as of `pos`: all or nothing. With
+ * `forget` cached rows lose the blocks that are not dirty (somebody else wrote them). */
+int index_apply(struct index *ix, const struct entry *entries, size_t nentries,
+                const struct log_position *pos, bool forget);
+
+/* Replaces the whole map: begin, add in order of blocks, end. Cached rows of chunks that changed
+ * are forgotten. Without `end` nothing happened. */
+int index_reload_begin(struct index *ix);
+int index_reload_add(struct index *ix, const struct entry *entries, size_t nentries);
+int index_reload_end(struct index *ix, const struct log_position *pos, bool ok);
+
+/* The places of a chunk; n is 0 if it has none. */
+int index_load(struct index *ix, uint64_t chunk, struct places *ret_places);
+int index_mask(struct index *ix, uint64_t chunk, uint64_t *ret_mask);
+/* The first chunks >= `chunk` and <= `last` that have places: up to `max` of them. */
+struct index_hit {
+    uint64_t chunk, mask;
+};
+int index_scan(struct index *ix, uint64_t chunk, uint64_t last, struct index_hit *ret_hits,
+               size_t max, size_t *ret_n);
+
+/* A view of the map at one instant, undisturbed by changes: begin, each, end. One at a time. */
+struct index_view;
+int index_view_begin(struct index *ix, struct index_view **ret_view, struct log_position *ret_pos);
+/* Rows with first <= chunk < end, in order; a negative return of `fn` ends it. */
+typedef int index_view_fn(void *ctx, const struct places *places);
+int index_view_each(struct index_view *view, uint64_t first, uint64_t end, index_view_fn *fn,
+                    void *ctx);
+void index_view_end(struct index_view *view);
+
+/* --- the cached chunks --- */
+
+struct index_cached {
+    uint64_t chunk;
+    uint64_t valid, zero, dirty; /* all 0: forget the chunk */
+    uint32_t slot;
+    uint64_t mapped; /* given by index_each_cached(): its blocks that have a place */
+};
+
+/* Stores the rows: all or nothing. */
+int index_record(struct index *ix, const struct index_cached *rows, size_t nrows);
+/* Forgets all that is not dirty, or all. */
+int index_forget(struct index *ix, bool dirty_too);
+typedef int index_cached_fn(void *ctx, const struct index_cached *row);
+int index_each_cached(struct index *ix, index_cached_fn *fn, void *ctx);
+
+#endif

@@ -1,0 +1,52 @@
+/* Where the blocks of one chunk are in the log: a sorted list of data entries. Pure. */
+#ifndef S3VOL_PLACES_H
+#define S3VOL_PLACES_H
+
+#include "../store/entry.h"
+
+#include <stddef.h>
+
+/* Blocks [first, first + n) of a chunk as bits; n from 0 to 64. */
+static inline uint64_t mask_range(unsigned first, unsigned n)
+{
+    return n == 0 ? 0 : (~UINT64_C(0) >> (64 - n)) << first;
+}
+
+/* The first run of ones in `mask`: its begin, and its length in *ret_n; mask is not 0. */
+static inline unsigned mask_run(uint64_t mask, unsigned *ret_n)
+{
+    unsigned first = (unsigned)__builtin_ctzll(mask);
+    uint64_t rest = ~(mask >> first);
+
+    *ret_n = rest ? (unsigned)__builtin_ctzll(rest) : 64;
+    if (*ret_n > 64 - first)
+        *ret_n = 64 - first;
+    return first;
+}
+
+static inline unsigned mask_count(uint64_t mask)
+{
+    return (unsigned)__builtin_popcountll(mask);
+}
+
+struct places {
+    unsigned n;
+    struct entry e[CHUNK_BLOCKS]; /* kind ENTRY_DATA, by block, disjoint */
+};
+
+/* The blocks that have a place. */
+uint64_t places_mask(const struct places *p);
+
+/* Forgets the blocks [first, first + n) of the chunk. */
+void places_clear(struct places *p, unsigned first, unsigned n);
+
+/* `entry` is data, of this chunk, and newer than all that is there. */
+void places_put(struct places *p, const struct entry *entry);
+
+/* p->n * ENTRY_BYTES to `out`, which has room for CHUNK_BLOCKS of them. */
+size_t places_encode(const struct places *p, void *out);
+
+/* -EBADMSG if these are no places of `chunk`. */
+int places_decode(const void *data, size_t len, uint64_t chunk, struct places *ret_places);
+
+#endif

@@ -1,0 +1,179 @@
+/* Reading: hits here, misses through fetch.c. */
+#include "volume_internal.h"
+
+#include "../store/msg.h"
+#include "../store/scope.h"
+
+#include <string.h>
+
+/* Makes the table's own room for one more chunk. Lock held. */
+static int obtain_room(struct volume *v)
+{
+    while (!chunks_make_room(&v->chunks, 0))
+        if (volume_wait_for_room(v) < 0)
+            return -EIO;
+    return 0;
+}
+
+int volume_obtain(struct volume *v, uint64_t number, bool create, struct chunk **ret)
+{
+    struct chunks *t = &v->chunks;
+    struct chunk *c;
+
+    while (!(c = chunks_find(t, number))) {
+        uint64_t generation = v->index_generation, mapped;
+        pthread_mutex_unlock(&t->lock);
+        int r = index_mask(v->index, number, &mapped);
+        pthread_mutex_lock(&t->lock);
+        if (r < 0)
+            return r;
+        /* it may have come and gone meanwhile, and left other places in the index */
+        if (generation != v->index_generation || chunks_find(t, number))
+            continue;
+        if (!create && mapped == 0) {
+            *ret = NULL;
+            return 0;
+        }
+        if (t->nchunks >= t->max_chunks) {
+            r = obtain_room(v);
+            if (r < 0)
+                return r;
+            continue;
+        }
+        c = chunks_add(t, number, mapped);
+        if (!c)
+            return -ENOMEM;
+        break;
+    }
+    c->pins++;
+    *ret = c;
+    return 0;
+}
+
+int volume_wait_for_room(struct volume *v)
+{
+    int r = volume_check_state(v);
+
+    if (r < 0)
+        return r;
+    v->pressed++;
+    pthread_cond_broadcast(&v->commit_moved);
+    chunks_wait(&v->chunks);
+    v->pressed--;
+    return v->stopping ? -ECANCELED : volume_check_state(v);
+}
+
+int volume_copy_out(struct volume *v, uint32_t slot, uint64_t zero, uint32_t offset, size_t len,
+                    uint8_t *buf)
+{
+    uint32_t end = offset + (uint32_t)len;
+
+    while (offset < end) {
+        unsigned block = offset / BLOCK_BYTES, n;
+        bool is_zero = zero >> block & 1;
+        uint32_t in_block = offset % BLOCK_BYTES;
+        uint8_t one[BLOCK_BYTES];
+        int r = 0;
+
+        (void)mask_run((is_zero ? zero : ~zero) >> block, &n);
+        size_t piece = MIN((block + n) * BLOCK_BYTES, end) - offset;
+        if (is_zero) {
+            memset(buf, 0, piece);
+        } else if (in_block == 0 && piece >= BLOCK_BYTES) {
+            piece = ROUND_DOWN(piece, (size_t)BLOCK_BYTES);
+            r = slots_read(v->slots, slot, block, (unsigned)(piece / BLOCK_BYTES), buf);
+        } else { /* a part of a block */
+            piece = MIN(piece, (size_t)(BLOCK_BYTES - in_block));
+            r = slots_read(v->slots, slot, block, 1, one);
+            memcpy(buf, one + in_block, piece);
+        }
+        if (r < 0)
+            return msg_error(-EIO, "%s: reading the cache: %s", v->dir, strerror(-r));
+        buf += piece;
+        offset += (uint32_t)piece;
+    }
+    return 0;
+}
+
+/* Blocks [offset, offset + len) of one chunk touch. */
+static uint64_t touched(uint32_t offset, size_t len)
+{
+    unsigned first = offset / BLOCK_BYTES;
+
+    return mask_range(first, (unsigned)DIV_UP(offset + len, (size_t)BLOCK_BYTES) - first);
+}
+
+/* One chunk's part of a read. -ENODATA: not all of it is here; -EAGAIN: would have to wait. */
+static int read_piece(struct volume *v, uint64_t number, uint32_t offset, size_t len, uint8_t *buf,
+                      bool wait, bool sequential)
+{
+    struct chunks *t = &v->chunks;
+    uint64_t mask = touched(offset, len), zero;
+    struct chunk *c;
+    struct op op;
+
+    pthread_mutex_lock(&t->lock);
+    int r = volume_obtain(v, number, false, &c);
+    if (r < 0 || !c) {
+        pthread_mutex_unlock(&t->lock);
+        if (r == 0)
+            memset(buf, 0, len);
+        return r;
+    }
+    while (r == 0 && chunk_busy(c, mask, OP_READ)) {
+        if (wait)
+            chunks_wait(t);
+        else
+            r = -EAGAIN;
+    }
+    if (r == 0 && mask & ~c->valid)
+        r = -ENODATA;
+    if (r == 0) {
+        chunk_begin(c, &op, mask, OP_READ);
+        zero = c->zero;
+        if (!sequential && c->uses < 3)
+            c->uses++;
+        v->hits += mask_count(mask);
+        pthread_mutex_unlock(&t->lock);
+        r = volume_copy_out(v, c->slot, zero, offset, len, buf);
+        pthread_mutex_lock(&t->lock);
+        chunk_end(t, c, &op);
+    }
+    chunk_unpin(t, c);
+    pthread_mutex_unlock(&t->lock);
+    return r;
+}
+
+int volume_read(struct volume *v, void *buf, size_t len, uint64_t offset, bool wait)
+{
+    uint64_t end = offset + len, ahead_from, ahead_to;
+    unsigned full = 0;
+    int r = volume_check_range(v, offset, len);
+
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&v->chunks.lock);
+    bool sequential = readahead_note(&v->readahead, offset, len, &ahead_from, &ahead_to);
+    pthread_mutex_unlock(&v->chunks.lock);
+    for (uint64_t at = offset; at < end;) {
+        uint64_t number = at / CHUNK_BYTES;
+        size_t n = MIN(end, (number + 1) * CHUNK_BYTES) - at;
+        r = read_piece(v, number, (uint32_t)(at % CHUNK_BYTES), n, (uint8_t *)buf + (at - offset),
+                       wait, sequential);
+        if (r == -ENODATA && !wait)
+            return -EAGAIN;
+        if (r == -ENODATA) {
+            r = volume_fetch(v, at, end - at, ahead_to);
+            if (r == -ENOSPC)
+                r = volume_use_less(v, full++);
+            ahead_from = ahead_to;
+        } else if (r == 0) {
+            at += n;
+        }
+        if (r < 0)
+            return r;
+    }
+    if (ahead_from < ahead_to)
+        volume_prefetch(v, ahead_from, ahead_to);
+    return 0;
+}

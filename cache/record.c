@@ -1,0 +1,162 @@
+/*
+ * What the index knows of dirty blocks. In cache mode a flush is this: the slots are synced, then
+ * one transaction says which blocks are dirty, and where. Also after a mount found such rows, until
+ * they are corrected, in either mode.
+ */
+#include "volume_internal.h"
+
+#include "../store/msg.h"
+#include "../store/scope.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+void volume_note_change(struct volume *v, struct chunk *c)
+{
+    v->changes++;
+    if (c->unrecorded || (v->cfg.sync != SYNC_CACHE && !c->recorded_dirty))
+        return;
+    INVARIANT(v->nunrecorded < v->unrecorded_room);
+    c->unrecorded = 1;
+    v->unrecorded[v->nunrecorded++] = c;
+    chunk_requeue(&v->chunks, c);
+}
+
+/* Only the blocks that the bucket may not have are vouched for. Lock held. */
+static struct index_cached row_of(const struct chunk *c)
+{
+    uint64_t ours = c->dirty | c->unindexed;
+
+    return (struct index_cached){.chunk = c->number,
+                                 .valid = ours,
+                                 .zero = c->zero & ours,
+                                 .dirty = ours,
+                                 .slot = ours & ~c->zero ? c->slot : 0};
+}
+
+/* The file says, even when index.db is lost, that the cache has what nobody else has. */
+static int mark_unsynced(struct volume *v)
+{
+    char path[sizeof v->dir + 16];
+    scope_close int fd = -1, dir = -1;
+
+    if (format(path, sizeof path, "%s/unsynced", v->dir) < 0)
+        return -ENAMETOOLONG;
+    fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    dir = open(v->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || dir < 0 || fsync(fd) < 0 || fsync(dir) < 0)
+        return msg_error(-EIO, "%s: %s", path, strerror(errno));
+    return 0;
+}
+
+static int unmark_unsynced(struct volume *v)
+{
+    char path[sizeof v->dir + 16];
+
+    if (format(path, sizeof path, "%s/unsynced", v->dir) < 0)
+        return -ENAMETOOLONG;
+    return unlink(path) < 0 && errno != ENOENT ? msg_error(-EIO, "%s: %s", path, strerror(errno))
+                                               : 0;
+}
+
+static int store_rows(struct volume *v, const struct index_cached *rows, size_t n, bool mark)
+{
+    int r = mark ? mark_unsynced(v) : 0;
+
+    if (r == 0 && (r = slots_sync(v->slots)) < 0)
+        r = msg_error(-EIO, "%s: syncing the cache: %s", v->dir, strerror(-r));
+    return r == 0 ? index_record(v->index, rows, n) : r;
+}
+
+/* Lock held, released meanwhile. */
+static int record_now(struct volume *v)
+{
+    size_t n = v->nunrecorded;
+    struct index_cached *rows = calloc(n + 1, sizeof *rows);
+    struct chunk **chunks = calloc(n + 1, sizeof *chunks);
+    uint64_t upto = v->changes;
+    bool mark = false;
+    int r = rows && chunks ? 0 : -ENOMEM;
+
+    for (size_t i = 0; i < n && r == 0; i++) {
+        struct chunk *c = chunks[i] = v->unrecorded[i];
+        rows[i] = row_of(c);
+        mark = mark || (rows[i].dirty && !v->marked);
+        c->unrecorded = 0;
+        c->pins++;
+    }
+    if (r == 0) {
+        v->nunrecorded = 0;
+        pthread_mutex_unlock(&v->chunks.lock);
+        r = store_rows(v, rows, n, mark);
+        pthread_mutex_lock(&v->chunks.lock);
+        v->marked = v->marked || (r == 0 && mark);
+        v->recorded = r == 0 ? upto : v->recorded;
+        for (size_t i = 0; i < n; i++) {
+            struct chunk *c = chunks[i];
+            if (r == 0) {
+                v->nrecorded_dirty += (rows[i].dirty != 0) - (size_t)c->recorded_dirty;
+                c->recorded_dirty = rows[i].dirty != 0;
+            } else if (!c->unrecorded) { /* as it was: the next flush tries again */
+                c->unrecorded = 1;
+                v->unrecorded[v->nunrecorded++] = c;
+            }
+            chunk_requeue(&v->chunks, c);
+            chunk_unpin(&v->chunks, c);
+        }
+    }
+    free(rows);
+    free(chunks);
+    return r;
+}
+
+int volume_record(struct volume *v)
+{
+    scope_lock(&v->chunks.lock);
+    uint64_t target = v->changes;
+    int r = 0;
+
+    while (r == 0 && (v->recorded < target || v->nunrecorded > 0)) {
+        if (v->recording) { /* it may be ours already, or the next one is */
+            chunks_wait(&v->chunks);
+            if (v->recorded >= target)
+                break;
+            continue;
+        }
+        v->recording = true;
+        r = record_now(v);
+        v->recording = false;
+        chunks_changed(&v->chunks);
+        break;
+    }
+    return r;
+}
+
+int volume_record_all(struct volume *v)
+{
+    struct chunks *t = &v->chunks;
+    scope_free struct index_cached *rows = calloc(t->nchunks + 1, sizeof *rows);
+    bool dirty = false;
+    size_t n = 0;
+    int r;
+
+    if (!rows)
+        return -ENOMEM;
+    for (size_t i = 0; i < t->nbuckets; i++) {
+        for (const struct chunk *c = t->buckets[i]; c; c = c->hash_next) {
+            uint64_t ours = c->dirty | c->unindexed;
+            if (c->slot == SLOT_NONE && !ours)
+                continue; /* the map knows that it is zero */
+            rows[n++] = (struct index_cached){.chunk = c->number,
+                                              .valid = c->valid,
+                                              .zero = c->zero,
+                                              .dirty = ours,
+                                              .slot = c->slot == SLOT_NONE ? 0 : c->slot};
+            dirty = dirty || ours;
+        }
+    }
+    r = index_forget(v->index, true);
+    if (r == 0)
+        r = store_rows(v, rows, n, dirty && !v->marked);
+    return r == 0 && !dirty ? unmark_unsynced(v) : r;
+}

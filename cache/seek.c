@@ -1,0 +1,80 @@
+/* Where data and holes are. A block that is not known to be zero is data. */
+#include "volume_internal.h"
+
+#include "../store/scope.h"
+
+enum { PROBES = 64 };
+
+/* Blocks of a chunk that are data, as memory knows them, else the index. */
+static int data_blocks(struct volume *v, uint64_t number, uint64_t *ret_mask)
+{
+    pthread_mutex_lock(&v->chunks.lock);
+    const struct chunk *c = chunks_find(&v->chunks, number);
+    if (c)
+        *ret_mask = ~c->zero;
+    pthread_mutex_unlock(&v->chunks.lock);
+    return c ? 0 : index_mask(v->index, number, ret_mask);
+}
+
+/* The first chunk >= `number` in memory that has data; UINT64_MAX: none. */
+static uint64_t next_in_memory(struct volume *v, uint64_t number)
+{
+    struct chunks *t = &v->chunks;
+    uint64_t found = UINT64_MAX;
+
+    scope_lock(&t->lock);
+    for (size_t i = 0; i < t->nbuckets; i++)
+        for (const struct chunk *c = t->buckets[i]; c; c = c->hash_next)
+            if (c->number >= number && c->number < found && ~c->zero)
+                found = c->number;
+    return found;
+}
+
+/* The first chunk >= `number` that may have data: a jump over what surely has none. */
+static int skip_holes(struct volume *v, uint64_t number, uint64_t end, uint64_t *ret_number)
+{
+    uint64_t in_memory = next_in_memory(v, number);
+    struct index_hit hit;
+    size_t n;
+    int r = index_scan(v->index, number, end, &hit, 1, &n);
+
+    if (r == 0)
+        *ret_number = MIN(in_memory, n > 0 ? hit.chunk : end);
+    return r;
+}
+
+int volume_seek(struct volume *v, uint64_t offset, bool data, uint64_t *ret_offset)
+{
+    uint64_t size = volume_size_bytes(v);
+    uint64_t number = offset / CHUNK_BYTES, end = DIV_UP(size, (uint64_t)CHUNK_BYTES);
+    uint64_t ahead = ~UINT64_C(0) << (offset % CHUNK_BYTES / BLOCK_BYTES);
+    unsigned probes = 0;
+    int r = 0;
+
+    if (offset >= size)
+        return -ENXIO;
+    while (number < end) {
+        uint64_t mask;
+        r = data_blocks(v, number, &mask);
+        if (r < 0)
+            return r;
+        mask = (data ? mask : ~mask) & ahead;
+        if (mask) {
+            uint64_t at = number * CHUNK_BYTES + (uint64_t)__builtin_ctzll(mask) * BLOCK_BYTES;
+            if (at >= size)
+                break;
+            *ret_offset = MAX(at, offset);
+            return 0;
+        }
+        ahead = ~UINT64_C(0);
+        number++;
+        if (data && ++probes >= PROBES)
+            r = skip_holes(v, number, end, &number);
+        if (r < 0)
+            return r;
+    }
+    if (data)
+        return -ENXIO;
+    *ret_offset = size;
+    return 0;
+}

@@ -1,0 +1,185 @@
+/* Packing a commit's segments and storing them in the log. */
+#include "volume_internal.h"
+
+#include "../store/msg.h"
+#include "../store/scope.h"
+
+#include <string.h>
+
+/* One uploader's memory. */
+struct packer {
+    struct volume *v;
+    struct framer *framer;
+    uint8_t *buf;   /* a whole segment */
+    uint8_t *chunk; /* the blocks of one chunk, each at its place */
+};
+
+enum {
+    BUF_BYTES = HEADER_BYTES + LOG_ENTRIES_MAX * ENTRY_BYTES + LOG_SEGMENT_RAW_BYTES,
+};
+
+/* ------------------------------------------------------------------ packing */
+
+/* Reads blocks of a sealed chunk as they were at the seal. */
+static int read_sealed(struct packer *p, struct sealed_chunk *s, uint64_t mask)
+{
+    struct volume *v = p->v;
+    struct chunks *t = &v->chunks;
+    struct op op;
+    int r = 0;
+
+    pthread_mutex_lock(&t->lock);
+    while (chunk_busy(s->chunk, mask, OP_READ))
+        chunks_wait(t);
+    chunk_begin(s->chunk, &op, mask, OP_READ);
+    uint64_t saved = s->saved;
+    pthread_mutex_unlock(&t->lock);
+    for (uint64_t rest = mask; rest && r == 0;) {
+        unsigned first = (unsigned)__builtin_ctzll(rest), n;
+        bool from_save = saved >> first & 1;
+        (void)mask_run((from_save ? rest & saved : rest & ~saved) >> first, &n);
+        r = slots_read(v->slots, from_save ? s->save_slot : s->slot, first, n,
+                       p->chunk + (size_t)first * BLOCK_BYTES);
+        rest &= ~mask_range(first, n);
+    }
+    pthread_mutex_lock(&t->lock);
+    if (r == 0)
+        s->mask &= ~mask; /* from here on these may be overwritten */
+    chunk_end(t, s->chunk, &op);
+    pthread_mutex_unlock(&t->lock);
+    return r < 0 ? msg_error(-EIO, "%s: reading the cache: %s", v->dir, strerror(-r)) : 0;
+}
+
+/* The blocks of the entries from `at` on that are of the same chunk, and data. */
+static uint64_t same_chunk(const struct commit *c, const struct segment *seg, unsigned at)
+{
+    const struct entry *e = &c->entries[seg->first_entry];
+    uint64_t chunk = e[at].block / CHUNK_BLOCKS, mask = 0;
+
+    for (; at < seg->nentries && e[at].block / CHUNK_BLOCKS == chunk; at++)
+        if (e[at].kind == ENTRY_DATA)
+            mask |= mask_range((unsigned)(e[at].block % CHUNK_BLOCKS), (unsigned)e[at].nblocks);
+    return mask;
+}
+
+/* Frames behind each other, after room for header and table; completes the entries. */
+static int pack(struct packer *p, struct commit *c, unsigned number, size_t *ret_len)
+{
+    const struct segment *seg = &c->segments[number];
+    size_t at = HEADER_BYTES + (size_t)seg->nentries * ENTRY_BYTES, chunk = seg->first_chunk;
+    uint64_t loaded = UINT64_MAX;
+
+    for (unsigned i = 0; i < seg->nentries; i++) {
+        struct entry *e = &c->entries[seg->first_entry + i];
+        if (e->kind != ENTRY_DATA)
+            continue;
+        if (e->block / CHUNK_BLOCKS != loaded) {
+            loaded = e->block / CHUNK_BLOCKS;
+            while (c->chunks[c->order[chunk]].chunk->number != loaded)
+                chunk++;
+            int r = read_sealed(p, &c->chunks[c->order[chunk]], same_chunk(c, seg, i));
+            if (r < 0)
+                return r;
+        }
+        frame_pack(p->framer, p->chunk + e->block % CHUNK_BLOCKS * BLOCK_BYTES, p->v->cfg.compress,
+                   e, p->buf + at);
+        e->seq = c->first_seq + number;
+        e->offset = (uint32_t)at;
+        at += e->stored_bytes;
+    }
+    *ret_len = at;
+    return 0;
+}
+
+/* ------------------------------------------------------------------ bookkeeping */
+
+/* The commit needs no slot any more. Lock held. */
+static void end_packing(struct volume *v, struct commit *c)
+{
+    for (size_t i = 0; i < c->nchunks; i++) {
+        struct sealed_chunk *s = &c->chunks[i];
+        s->chunk->sealed = NULL;
+        if (s->save_slot != SLOT_NONE)
+            chunks_give_slot(&v->chunks, s->save_slot);
+    }
+    v->packing = NULL;
+    pthread_cond_broadcast(&v->commit_moved);
+}
+
+/* Commits are durable in order only. Lock held. */
+static void advance(struct volume *v)
+{
+    struct commit *c = v->oldest;
+
+    while (c && c->number <= v->durable)
+        c = c->next;
+    for (; c && c->planned && c->stored == c->nsegments; c = c->next) {
+        v->durable = c->number;
+        v->durable_size_blocks = c->size_blocks;
+        v->uploading_cost -= c->cost;
+        v->last_commit_ms = v->clock->now_ms();
+        chunks_changed(&v->chunks);
+    }
+    pthread_cond_broadcast(&v->commit_moved);
+}
+
+static void upload(struct packer *p, struct commit *c, unsigned number)
+{
+    const struct segment *seg = &c->segments[number];
+    struct volume *v = p->v;
+    size_t len;
+    int r = pack(p, c, number, &len);
+
+    pthread_mutex_lock(&v->chunks.lock);
+    if (r < 0)
+        volume_fail(v, VOLUME_FAILED);
+    else if (++c->packed == c->nsegments)
+        end_packing(v, c);
+    v->uploads_in_flight++;
+    pthread_mutex_unlock(&v->chunks.lock);
+    if (r == 0)
+        r = log_append(v->log, c->first_seq + number, c->first_seq, c->first_seq + c->nsegments - 1,
+                       c->size_blocks, &c->entries[seg->first_entry], seg->nentries, p->buf, len);
+    scope_lock(&v->chunks.lock);
+    v->uploads_in_flight--;
+    if (r == 0) {
+        c->stored++;
+        advance(v);
+    } else if (r == -ESTALE) {
+        volume_fail(v, VOLUME_FENCED);
+    }
+}
+
+/* The next segment of the commit being packed; NULL: stop. */
+static struct commit *next_segment(struct volume *v, unsigned *ret_number)
+{
+    scope_lock(&v->chunks.lock);
+    while (!v->stopping && (!v->packing || v->packing->taken == v->packing->nsegments))
+        pthread_cond_wait(&v->pack_wanted, &v->chunks.lock);
+    if (v->stopping)
+        return NULL;
+    *ret_number = v->packing->taken++;
+    return v->packing;
+}
+
+void *volume_uploader(void *arg)
+{
+    struct packer p = {.v = arg};
+    struct commit *c;
+    unsigned number;
+
+    p.buf = aligned_alloc(BLOCK_BYTES, ROUND_UP(BUF_BYTES, BLOCK_BYTES));
+    p.chunk = aligned_alloc(BLOCK_BYTES, CHUNK_BYTES);
+    if (!p.buf || !p.chunk || framer_new(&p.framer) < 0) {
+        scope_lock(&p.v->chunks.lock);
+        msg_error(0, "%s: no memory for an uploader", p.v->dir);
+        volume_fail(p.v, VOLUME_FAILED);
+    } else {
+        while ((c = next_segment(p.v, &number)) != NULL)
+            upload(&p, c, number);
+    }
+    framer_free(p.framer);
+    free(p.buf);
+    free(p.chunk);
+    return NULL;
+}

@@ -1,0 +1,304 @@
+#include "volume_internal.h"
+
+#include "../store/msg.h"
+#include "../store/scope.h"
+
+#include <string.h>
+#include <sys/statvfs.h>
+
+enum { HOUSE_THREADS = 3, STACK_BYTES = 256 * 1024 };
+
+#define MIB (UINT64_C(1) << 20)
+#define GIB (UINT64_C(1) << 30)
+
+/* ------------------------------------------------------------------ configuration */
+
+void volume_config_init(struct volume_config *cfg)
+{
+    *cfg = (struct volume_config){
+        .cache_dir = "/var/cache/s3vol",
+        .readahead_bytes = 8 * MIB,
+        .sync = SYNC_BUCKET,
+        .timeout_ms = STORE_FOREVER,
+        .writeback_ms = 5000,
+        .compress = true,
+        .uploads = 4,
+        .downloads = 16,
+    };
+}
+
+int volume_create(struct store *store, const struct volume_create *what)
+{
+    struct superblock sb = {.size_bytes = what->size_bytes, .compress = what->compress};
+    int r;
+
+    if (what->size_bytes % BLOCK_BYTES || what->size_bytes < MIB ||
+        what->size_bytes / BLOCK_BYTES >= VOLUME_BLOCKS_MAX)
+        return msg_error(-EINVAL,
+                         "%s: the size must be a multiple of 4096, from 1M to less than 8E",
+                         store_url(store));
+    r = superblock_create(store, &sb, &clock_system, ATTACH_PATIENCE_MS);
+    if (r == 0 && !sb.conditional_put)
+        msg_warn("%s: this store has no conditional PUT: nothing will keep two machines from "
+                 "mounting the volume for writing at once",
+                 store_url(store));
+    return r;
+}
+
+int volume_complete_config(struct volume *v)
+{
+    struct volume_config *cfg = &v->cfg;
+    struct statvfs fs;
+
+    if (cfg->cache_bytes == 0) {
+        uint64_t free_bytes = statvfs(v->dir, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : GIB;
+        cfg->cache_bytes = MIN(MAX(free_bytes / 5, 256 * MIB), 10 * GIB);
+    }
+    if (cfg->cache_bytes < 16 * MIB)
+        return msg_error(-EINVAL, "--cache-size: must be 16M at least");
+    if (cfg->dirty_bytes == 0)
+        cfg->dirty_bytes = cfg->cache_bytes / 2;
+    if (cfg->dirty_bytes > cfg->cache_bytes)
+        return msg_error(-EINVAL, "--dirty-limit: must not be larger than --cache-size");
+    v->readahead.max_bytes = MIN(cfg->readahead_bytes, cfg->cache_bytes / 8);
+    return 0;
+}
+
+/* ------------------------------------------------------------------ opening */
+
+static int start_thread(struct volume *v, void *(*main)(void *))
+{
+    pthread_attr_t attr;
+    int r;
+
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    r = pthread_create(&v->threads[v->nthreads], &attr, main, v);
+    pthread_attr_destroy(&attr);
+    if (r == 0)
+        v->nthreads++;
+    return -r;
+}
+
+static int start_threads(struct volume *v)
+{
+    int r;
+
+    v->threads = calloc(HOUSE_THREADS + v->cfg.uploads + v->cfg.downloads, sizeof *v->threads);
+    if (!v->threads)
+        return -ENOMEM;
+    r = start_thread(v, volume_committer);
+    if (r == 0)
+        r = start_thread(v, volume_indexer);
+    if (r == 0)
+        r = start_thread(v, volume_checkpointer);
+    for (unsigned i = 0; i < v->cfg.uploads && r == 0; i++)
+        r = start_thread(v, volume_uploader);
+    for (unsigned i = 0; i < v->cfg.downloads && r == 0; i++)
+        r = start_thread(v, volume_downloader);
+    return r < 0 ? msg_error(r, "cannot start threads: %s", strerror(-r)) : 0;
+}
+
+static void stop_threads(struct volume *v)
+{
+    pthread_mutex_lock(&v->chunks.lock);
+    v->stopping = true;
+    chunks_changed(&v->chunks);
+    pthread_cond_broadcast(&v->commit_moved);
+    pthread_cond_broadcast(&v->pack_wanted);
+    pthread_cond_broadcast(&v->fetch_wanted);
+    pthread_mutex_unlock(&v->chunks.lock);
+    while (v->nthreads > 0)
+        pthread_join(v->threads[--v->nthreads], NULL);
+}
+
+static void free_volume(struct volume *v)
+{
+    checkpointer_free(v->checkpointer);
+    log_free(v->log);
+    slots_close(v->slots);
+    index_close(v->index);
+    free(v->threads);
+    free(v->unrecorded);
+    chunks_destroy(&v->chunks);
+    pthread_cond_destroy(&v->commit_moved);
+    pthread_cond_destroy(&v->pack_wanted);
+    pthread_cond_destroy(&v->fetch_wanted);
+    if (v->lock_fd >= 0)
+        close(v->lock_fd); /* and with it the lock on the directory */
+    free(v);
+}
+
+static int open_all(struct volume *v)
+{
+    int r = volume_attach(v);
+
+    if (r == 0) {
+        v->unrecorded_room = MAX(v->chunks.max_chunks, v->chunks.nchunks) + UNIT_CHUNKS;
+        v->unrecorded = calloc(v->unrecorded_room, sizeof(struct chunk *));
+        r = v->unrecorded ? start_threads(v) : -ENOMEM;
+    }
+    return r;
+}
+
+int volume_open(struct store *store, const struct volume_config *config, struct volume **ret)
+{
+    struct volume *v = calloc(1, sizeof *v);
+    int r;
+
+    if (!v)
+        return -ENOMEM;
+    v->store = store;
+    v->cfg = *config;
+    v->clock = config->clock ? config->clock : &clock_system;
+    v->lock_fd = -1;
+    clock_cond_init(&v->commit_moved);
+    clock_cond_init(&v->pack_wanted);
+    clock_cond_init(&v->fetch_wanted);
+    r = open_all(v);
+    if (r < 0) {
+        if (v->threads)
+            stop_threads(v);
+        free_volume(v);
+        return r;
+    }
+    *ret = v;
+    return 0;
+}
+
+/* The next mount believes what it finds. Nothing runs any more. */
+static int leave_clean(struct volume *v)
+{
+    struct index_meta meta;
+    int r = volume_record_all(v);
+
+    index_get_meta(v->index, &meta);
+    meta.clean = true;
+    return r == 0 ? index_put_meta(v->index, &meta) : r;
+}
+
+int volume_close(struct volume *v, bool keep_local)
+{
+    int r = 0, clean;
+
+    if (!keep_local)
+        r = volume_drain(v);
+    if (keep_local || r < 0)
+        store_stop(v->store);
+    stop_threads(v);
+    if (r == 0 && !keep_local)
+        r = checkpointer_close(v);
+    clean = v->state == VOLUME_FAILED ? 0 : leave_clean(v);
+    free_volume(v);
+    return r < 0 ? r : clean;
+}
+
+/* ------------------------------------------------------------------ state */
+
+int volume_check_state(const struct volume *v)
+{
+    return v->state == VOLUME_OK ? 0 : -EIO;
+}
+
+void volume_fail(struct volume *v, enum volume_state state)
+{
+    if (v->state == VOLUME_OK)
+        v->state = state;
+    chunks_changed(&v->chunks);
+    pthread_cond_broadcast(&v->commit_moved);
+}
+
+int volume_check_range(struct volume *v, uint64_t offset, uint64_t len)
+{
+    uint64_t size = volume_size_bytes(v);
+
+    return offset > size || len > size - offset ? -EINVAL : 0;
+}
+
+uint64_t volume_size_bytes(const struct volume *volume)
+{
+    struct volume *v = (struct volume *)(uintptr_t)volume; /* the lock is not part of its value */
+
+    scope_lock(&v->chunks.lock);
+    return v->size_blocks * BLOCK_BYTES;
+}
+
+uint64_t volume_allocated_bytes(struct volume *v)
+{
+    scope_lock(&v->chunks.lock);
+    return v->chunks.allocated_blocks * BLOCK_BYTES;
+}
+
+int volume_drain(struct volume *v)
+{
+    int r = volume_wait_durable(v);
+
+    pthread_mutex_lock(&v->chunks.lock);
+    bool rows = v->nrecorded_dirty > 0;
+    pthread_mutex_unlock(&v->chunks.lock);
+    /* they still call blocks dirty, and must not bring older bytes back after a power cut */
+    return r == 0 && rows ? volume_record(v) : r;
+}
+
+int volume_flush(struct volume *v)
+{
+    if (v->cfg.sync == SYNC_BUCKET)
+        return volume_drain(v);
+    pthread_mutex_lock(&v->chunks.lock);
+    int r = volume_check_state(v);
+    bool grown = v->size_blocks != v->durable_size_blocks;
+    pthread_mutex_unlock(&v->chunks.lock);
+    if (r == 0)
+        r = volume_record(v);
+    /* the size is in the log only */
+    return r == 0 && grown ? volume_wait_durable(v) : r;
+}
+
+int volume_resize(struct volume *v, uint64_t size_bytes)
+{
+    uint64_t blocks = size_bytes / BLOCK_BYTES;
+    scope_lock(&v->chunks.lock);
+
+    if (size_bytes % BLOCK_BYTES || blocks >= VOLUME_BLOCKS_MAX || blocks < v->size_blocks)
+        return -EINVAL;
+    int r = volume_check_state(v);
+    while (r == 0 && v->sealing)
+        chunks_wait(&v->chunks);
+    if (r < 0 || blocks == v->size_blocks)
+        return r;
+    v->size_blocks = blocks;
+    if (!v->size_changed && !v->chunks.dirty_cost)
+        v->dirty_since_ms = v->clock->now_ms();
+    v->size_changed = true;
+    pthread_cond_broadcast(&v->commit_moved);
+    return 0;
+}
+
+void volume_get_status(struct volume *v, struct volume_status *st)
+{
+    struct store_stats stats;
+
+    store_get_stats(v->store, &stats);
+    *st = (struct volume_status){.conditional_put = v->sb.conditional_put};
+    uuid_format(v->sb.uuid, st->uuid);
+    (void)snprintf(st->cache_dir, sizeof st->cache_dir, "%s", v->dir);
+    st->log_seq = log_acknowledged(v->log);
+    st->epoch = log_epoch(v->log);
+    scope_lock(&v->chunks.lock);
+    st->state = v->state == VOLUME_OK && !stats.reachable ? VOLUME_STORE_UNREACHABLE : v->state;
+    st->sync = v->cfg.sync;
+    st->size_bytes = v->size_blocks * BLOCK_BYTES;
+    st->allocated_bytes = v->chunks.allocated_blocks * BLOCK_BYTES;
+    st->cached_bytes = v->chunks.used_blocks * BLOCK_BYTES;
+    st->cache_limit_bytes = v->chunks.max_blocks * BLOCK_BYTES;
+    st->dirty_bytes = (v->chunks.dirty_cost + v->uploading_cost) * BLOCK_BYTES;
+    st->dirty_limit_bytes = v->cfg.dirty_bytes;
+    st->uploading_bytes = v->uploading_cost * BLOCK_BYTES;
+    st->uploads_in_flight = v->uploads_in_flight;
+    st->hits = v->hits;
+    st->misses = v->misses;
+    st->commits = v->durable;
+    st->last_commit_age_s =
+        v->last_commit_ms ? (v->clock->now_ms() - v->last_commit_ms) / 1000 : -1;
+    st->checkpoint_seq = v->checkpoint_seq;
+}

@@ -1,0 +1,184 @@
+/*
+ * What the files of the volume share: its state, and the story of each operation's steps. Threads,
+ * locks and invariants: cache/DESIGN.md.
+ *
+ * `lock` below always means volume.chunks.lock.
+ */
+#ifndef S3VOL_VOLUME_INTERNAL_H
+#define S3VOL_VOLUME_INTERNAL_H
+
+#include "../store/checkpoint.h"
+#include "../store/frame.h"
+#include "../store/log.h"
+#include "chunks.h"
+#include "index.h"
+#include "readahead.h"
+#include "volume.h"
+
+enum {
+    COMMITS_MAX = 8,          /* sealed and not indexed */
+    DIRTY_CHUNKS_MAX = 65536, /* bounds what a commit needs of memory */
+    UNIT_BYTES = 1024 * 1024, /* a write is atomic up to this size; FUSE sends no larger ones */
+    UNIT_CHUNKS = UNIT_BYTES / CHUNK_BYTES + 1,
+    TIDY_SLOTS = 64, /* given back and not punched yet */
+    ATTACH_PATIENCE_MS = 15000,
+    DOWNLOAD_BYTES = 4 * 1024 * 1024, /* one GET at most */
+    DOWNLOAD_GAP = 64 * 1024,         /* fetched and thrown away, rather than asking twice */
+};
+
+/* One chunk of a commit. From the seal until it is packed, chunk->sealed points here. */
+struct sealed_chunk {
+    struct chunk *chunk;
+    uint64_t all, zero; /* its blocks in this commit; those of them that are zero */
+    uint64_t mask;      /* those with bytes that are not packed yet */
+    uint64_t saved;     /* of these, the ones that were copied to `save_slot` before a write */
+    uint32_t slot, save_slot;
+};
+
+struct segment {
+    size_t first_entry;
+    unsigned nentries;
+    size_t first_chunk; /* index into commit.order */
+};
+
+struct commit {
+    struct commit *next;
+    uint64_t number;
+    uint64_t size_blocks;
+    uint64_t cost;      /* blocks to upload, as chunk_dirty_cost() counts */
+    uint64_t first_seq; /* of its segments */
+    struct sealed_chunk *chunks;
+    uint32_t *order; /* of the chunks by number */
+    size_t nchunks;
+    struct segment *segments;
+    unsigned nsegments;
+    bool planned;                   /* the fields above are complete */
+    unsigned taken, packed, stored; /* segments */
+    struct entry *entries;
+    size_t nentries;
+};
+
+struct volume {
+    struct store *store;
+    struct superblock sb;
+    struct volume_config cfg;
+    const struct clock *clock;
+    struct log *log;
+    struct index *index;
+    struct slots *slots;
+    char dir[256];
+    int lock_fd;
+
+    struct chunks chunks; /* and the lock, which guards all that follows */
+
+    uint64_t size_blocks, durable_size_blocks;
+    bool size_changed; /* since the last seal */
+    enum volume_state state;
+    bool stopping;
+    uint64_t hits, misses;
+    struct readahead readahead;
+
+    /* the instant (commit.c) */
+    unsigned writers; /* in the middle of a write */
+    bool sealing;     /* no new write may begin */
+
+    /* commits, oldest first: stored ones at the front, then at most one that is being packed */
+    pthread_cond_t commit_moved; /* any of these moved, or `stopping` or `state` */
+    pthread_cond_t pack_wanted;  /* for the uploaders: `packing` */
+    struct commit *oldest, *newest, *packing;
+    unsigned ncommits;
+    uint64_t sealed, durable, indexed; /* numbers of commits */
+    uint64_t wanted;                   /* a flush waits for this one */
+    unsigned pressed;                  /* writers and readers that wait for room */
+    int64_t dirty_since_ms;            /* the oldest dirt's time; meaningless if there is none */
+    uint64_t uploading_cost;
+    unsigned uploads_in_flight;
+    int64_t last_commit_ms;    /* 0: none */
+    uint64_t index_generation; /* counts index_apply() */
+
+    /* fetches (fetch.c) */
+    pthread_cond_t fetch_wanted;
+    struct download *downloads_first, *downloads_last;
+
+    /* records (record.c) */
+    uint64_t changes, recorded;          /* writes so far; those of them that the index knows */
+    bool recording, marked;              /* a thread is at it; the file "unsynced" exists */
+    size_t nrecorded_dirty;              /* chunks */
+    struct chunk **unrecorded;           /* pinned */
+    size_t nunrecorded, unrecorded_room; /* there is room for every chunk */
+
+    struct checkpointer *checkpointer;
+    uint64_t checkpoint_seq; /* of the newest one */
+
+    pthread_t *threads;
+    unsigned nthreads;
+};
+
+/* --- volume.c --- */
+/* -EIO if writes and flushes fail for good. Lock held. */
+int volume_check_state(const struct volume *v);
+/* Takes the volume down (VOLUME_FENCED or VOLUME_FAILED). Lock held. */
+void volume_fail(struct volume *v, enum volume_state state);
+int volume_check_range(struct volume *v, uint64_t offset, uint64_t len);
+/* Fills in what the user left open, once the cache directory is there; checks the rest. */
+int volume_complete_config(struct volume *v);
+
+/* --- read.c --- */
+/* The chunk, pinned; *ret_chunk is NULL if it is not in memory, nothing of it is mapped, and not
+ * `create`. Lock held, released for a moment if it must be looked up. */
+int volume_obtain(struct volume *v, uint64_t number, bool create, struct chunk **ret_chunk);
+/* Waits for commits to make room; false: it is not worth waiting. Lock held. */
+int volume_wait_for_room(struct volume *v);
+/* Runs what fits of the chunk's blocks into `buf`, for mask bits that are valid: bytes from the
+ * slot or zeros. [offset, offset + len) is within the chunk. No lock; the caller holds an op. */
+int volume_copy_out(struct volume *v, uint32_t slot, uint64_t zero, uint32_t offset, size_t len,
+                    uint8_t *buf);
+
+/* --- write.c --- */
+/* The cache disk refused more: evicts and waits a little. 0: try again; `tries` counts. No lock. */
+int volume_use_less(struct volume *v, unsigned tries);
+
+/* --- fetch.c --- */
+/* Fetches what is missing of [offset, offset + len) and waits for it; begins to fetch what is
+ * missing up to `ahead_end` as well. */
+int volume_fetch(struct volume *v, uint64_t offset, uint64_t len, uint64_t ahead_end);
+/* The same without waiting for any of it. */
+void volume_prefetch(struct volume *v, uint64_t offset, uint64_t end);
+void *volume_downloader(void *volume);
+
+/* --- commit.c --- */
+void *volume_committer(void *volume);
+void *volume_indexer(void *volume);
+/* Waits until the commit that holds everything written before is in the bucket. */
+int volume_wait_durable(struct volume *v);
+/* The number of the last commit that holds everything written before, wanted soon. Lock held. */
+uint64_t volume_want_commit(struct volume *v);
+/* Before `mask` of the chunk's slot is overwritten: leaves a commit that needs the old bytes a
+ * copy. The caller holds a write op on them. No lock. */
+int volume_preserve(struct volume *v, struct chunk *c, uint64_t mask);
+
+/* --- upload.c --- */
+void *volume_uploader(void *volume);
+
+/* --- record.c --- */
+/* A write happened; lock held. */
+void volume_note_change(struct volume *v, struct chunk *c);
+/* The index knows of everything written before, and its bytes are on the disk. */
+int volume_record(struct volume *v);
+/* Rows for all chunks in memory; nothing runs any more. */
+int volume_record_all(struct volume *v);
+
+/* --- checkpointer.c: locks of its own, taken without `lock` --- */
+int checkpointer_new(struct volume *v, uint64_t segments_since, struct checkpointer **ret);
+void checkpointer_free(struct checkpointer *cp);
+void *volume_checkpointer(void *volume);
+/* index_apply() of a commit, and what it changed is noted. */
+int checkpointer_apply(struct volume *v, const struct commit *commit,
+                       const struct log_position *pos);
+/* Before a clean end: writes one if the next attachment would have much to read. */
+int checkpointer_close(struct volume *v);
+
+/* --- attach.c --- */
+int volume_attach(struct volume *v);
+
+#endif

@@ -1,0 +1,474 @@
+/*
+ * Writing and discarding. A write of up to UNIT_BYTES is one unit: it is in a commit whole or not
+ * at all. Its steps: room under the dirty limit; the blocks that it covers only in part, fetched if
+ * they are not here; the chunks and their slots; the blocks, held against everybody else; then,
+ * while no commit can be sealed, the bytes; at last the masks.
+ */
+#include "volume_internal.h"
+
+#include "../store/msg.h"
+#include "../store/scope.h"
+
+#include <string.h>
+
+enum { FULL_TRIES = 50, FULL_WAIT_MS = 100 };
+
+/* One chunk's part of a unit. */
+struct piece {
+    struct chunk *chunk; /* pinned */
+    uint64_t mask;       /* blocks touched */
+    uint64_t partial;    /* of these, covered in part only */
+    uint64_t zero;       /* of these, zero afterwards */
+    uint32_t offset;     /* in the chunk */
+    size_t len;
+    const uint8_t *data; /* NULL: zeros */
+    struct op op;
+};
+
+struct unit {
+    struct volume *v;
+    uint64_t offset;
+    size_t len;
+    unsigned n, held; /* pieces; those whose blocks are held */
+    struct piece pieces[UNIT_CHUNKS];
+};
+
+static bool all_zero(const uint8_t *p, size_t len)
+{
+    return len == 0 || (p[0] == 0 && memcmp(p, p + 1, len - 1) == 0);
+}
+
+static uint64_t full_zero_blocks(const struct piece *p)
+{
+    uint64_t zero = 0;
+
+    for (uint64_t rest = p->mask & ~p->partial; rest; rest &= rest - 1) {
+        unsigned block = (unsigned)__builtin_ctzll(rest);
+        if (!p->data || all_zero(p->data + (block * BLOCK_BYTES - p->offset), BLOCK_BYTES))
+            zero |= UINT64_C(1) << block;
+    }
+    return zero;
+}
+
+static void cut_into_pieces(struct unit *u, const uint8_t *data)
+{
+    for (size_t done = 0; done < u->len; u->n++) {
+        struct piece *p = &u->pieces[u->n];
+        uint64_t at = u->offset + done;
+        p->offset = (uint32_t)(at % CHUNK_BYTES);
+        p->len = MIN(u->len - done, (size_t)(CHUNK_BYTES - p->offset));
+        p->data = data ? data + done : NULL;
+        unsigned first = p->offset / BLOCK_BYTES, end_byte = p->offset + (unsigned)p->len;
+        p->mask = mask_range(first, DIV_UP(end_byte, BLOCK_BYTES) - first);
+        if (p->offset % BLOCK_BYTES)
+            p->partial |= UINT64_C(1) << first;
+        if (end_byte % BLOCK_BYTES)
+            p->partial |= UINT64_C(1) << (end_byte / BLOCK_BYTES);
+        p->zero = full_zero_blocks(p);
+        done += p->len;
+    }
+}
+
+/* ------------------------------------------------------------------ getting ready */
+
+static bool over_limit(const struct volume *v, size_t len)
+{
+    return (v->chunks.dirty_cost + v->uploading_cost) * BLOCK_BYTES + len > v->cfg.dirty_bytes ||
+           v->chunks.queues[QUEUE_HELD].n >= DIRTY_CHUNKS_MAX;
+}
+
+/* Waits until so much more may be dirty. Lock held. */
+static int admit(struct volume *v, size_t len, bool wait)
+{
+    int r = volume_check_state(v);
+
+    /* the first write is always let in, however small the limit */
+    while (r == 0 && over_limit(v, len) && v->chunks.queues[QUEUE_HELD].n > 0)
+        r = wait ? volume_wait_for_room(v) : -EAGAIN;
+    return r;
+}
+
+/* The slot of a piece that has bytes to store. Lock held. */
+static int need_slot(struct volume *v, struct piece *p, bool wait)
+{
+    struct chunks *t = &v->chunks;
+    struct chunk *c = p->chunk;
+
+    if (!(p->mask & ~p->zero))
+        return 0;
+    while (!chunks_make_room(t, mask_count(p->mask)) || c->slot == SLOT_NONE) {
+        uint32_t slot = c->slot == SLOT_NONE ? chunks_take_slot(t) : SLOT_NONE;
+        if (slot != SLOT_NONE && c->slot == SLOT_NONE) {
+            c->slot = slot;
+            return 0; /* a little over the limit rather than stuck */
+        }
+        if (slot != SLOT_NONE)
+            chunks_give_slot(t, slot); /* somebody was faster while the lock was released */
+        if (c->slot != SLOT_NONE)
+            return 0;
+        int r = wait ? volume_wait_for_room(v) : -EAGAIN;
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Pins the chunks. Lock held. */
+static int take_chunks(struct unit *u, bool wait)
+{
+    int r = 0;
+
+    for (unsigned i = 0; i < u->n && r == 0; i++) {
+        struct piece *p = &u->pieces[i];
+        uint64_t number = (u->offset / CHUNK_BYTES) + i;
+        if (!p->chunk)
+            r = volume_obtain(u->v, number, true, &p->chunk);
+        if (r == 0)
+            r = need_slot(u->v, p, wait);
+    }
+    return r;
+}
+
+/* Fetches the blocks that are covered in part only and are not here. Lock held, released for it.
+ * 1: something was fetched, look again. */
+static int fetch_partial(struct unit *u, bool wait)
+{
+    for (unsigned i = 0; i < u->n; i++) {
+        struct piece *p = &u->pieces[i];
+        uint64_t missing = p->partial & ~p->chunk->valid;
+        if (!missing)
+            continue;
+        if (!wait)
+            return -EAGAIN;
+        uint64_t block = p->chunk->number * CHUNK_BLOCKS + (unsigned)__builtin_ctzll(missing);
+        pthread_mutex_unlock(&u->v->chunks.lock);
+        int r = volume_fetch(u->v, block * BLOCK_BYTES, BLOCK_BYTES, 0);
+        pthread_mutex_lock(&u->v->chunks.lock);
+        if (r == 0 && !(p->chunk->valid >> (block % CHUNK_BLOCKS) & 1) &&
+            chunk_busy(p->chunk, missing, OP_READ))
+            chunks_wait(&u->v->chunks); /* another reader's fetch */
+        return r < 0 ? r : 1;
+    }
+    return 0;
+}
+
+static void release(struct unit *u)
+{
+    while (u->held > 0) {
+        struct piece *p = &u->pieces[--u->held];
+        chunk_end(&u->v->chunks, p->chunk, &p->op);
+    }
+}
+
+/* Holds the blocks of every piece, in order of chunks: so two units never wait for each other. Lock
+ * held. */
+static int hold_blocks(struct unit *u, bool wait)
+{
+    while (u->held < u->n) {
+        struct piece *p = &u->pieces[u->held];
+        chunk_steal(p->chunk, p->mask & ~p->partial);
+        if (chunk_busy(p->chunk, p->mask, OP_WRITE)) {
+            if (!wait)
+                return -EAGAIN;
+            chunks_wait(&u->v->chunks);
+            continue;
+        }
+        chunk_begin(p->chunk, &p->op, p->mask, OP_WRITE);
+        u->held++;
+    }
+    return 0;
+}
+
+/* All of the above, in order. Lock held. */
+static int get_ready(struct unit *u, bool wait)
+{
+    int r = admit(u->v, u->len, wait);
+
+    if (r == 0)
+        r = take_chunks(u, wait);
+    while (r == 0) {
+        while ((r = fetch_partial(u, wait)) == 1)
+            ;
+        if (r == 0)
+            r = hold_blocks(u, wait);
+        bool complete = true;
+        for (unsigned i = 0; i < u->n; i++)
+            complete = complete && !(u->pieces[i].partial & ~u->pieces[i].chunk->valid);
+        if (r < 0 || complete)
+            break;
+        release(u); /* a fetch of somebody else's failed while we waited */
+    }
+    return r;
+}
+
+/* ------------------------------------------------------------------ the bytes */
+
+/* A block covered in part: what was there, and the new bytes on top. */
+static int write_partial(struct volume *v, struct piece *p, unsigned block)
+{
+    _Alignas(BLOCK_BYTES) uint8_t bytes[BLOCK_BYTES];
+    uint32_t begin = block * BLOCK_BYTES;
+    uint32_t from = MAX(begin, p->offset),
+             to = MIN(begin + BLOCK_BYTES, p->offset + (uint32_t)p->len);
+    int r = volume_copy_out(v, p->chunk->slot, p->chunk->zero, begin, BLOCK_BYTES, bytes);
+
+    if (r < 0)
+        return r;
+    if (p->data)
+        memcpy(bytes + (from - begin), p->data + (from - p->offset), to - from);
+    else
+        memset(bytes + (from - begin), 0, to - from);
+    if (all_zero(bytes, BLOCK_BYTES)) {
+        p->zero |= UINT64_C(1) << block;
+        return 0;
+    }
+    return slots_write(v->slots, p->chunk->slot, block, 1, bytes);
+}
+
+static int write_piece(struct volume *v, struct piece *p)
+{
+    uint64_t whole = p->mask & ~p->partial & ~p->zero;
+    int r = volume_preserve(v, p->chunk, p->mask & ~p->zero);
+
+    while (r == 0 && whole) {
+        unsigned n, first = mask_run(whole, &n);
+        r = slots_write(v->slots, p->chunk->slot, first, n,
+                        p->data + (first * BLOCK_BYTES - p->offset));
+        whole &= ~mask_range(first, n);
+    }
+    for (uint64_t rest = p->partial; r == 0 && rest; rest &= rest - 1)
+        r = write_partial(v, p, (unsigned)__builtin_ctzll(rest));
+    return r;
+}
+
+/* The masks say what the slots hold now. Lock held. */
+static void mark_written(struct volume *v, struct piece *p)
+{
+    struct chunk *c = p->chunk;
+    /* zeros where the bucket has zeros, or nothing: nobody needs to hear of it */
+    uint64_t news = p->mask & ~(p->zero & c->zero & ~c->dirty);
+
+    if (!news)
+        return;
+    if (!v->chunks.dirty_cost && !v->size_changed) {
+        v->dirty_since_ms = v->clock->now_ms();
+        pthread_cond_broadcast(&v->commit_moved); /* the committer sets its alarm */
+    }
+    chunk_set(&v->chunks, c, c->valid | p->mask, (c->zero & ~p->mask) | p->zero, c->dirty | news);
+    volume_note_change(v, c);
+}
+
+/* Enters the time in which nothing is sealed. Lock held. */
+static int enter(struct volume *v)
+{
+    while (v->sealing)
+        chunks_wait(&v->chunks);
+    int r = volume_check_state(v);
+    if (r == 0)
+        v->writers++;
+    return r;
+}
+
+static void leave(struct volume *v)
+{
+    v->writers--;
+    chunks_changed(&v->chunks);
+}
+
+/* The slot's blocks hold old or new bytes, or both. What the bucket has is fetched again; what only
+ * this slot has stays, as on a disk whose write failed. Lock held. */
+static void mark_torn(struct volume *v, const struct piece *p)
+{
+    struct chunk *c = p->chunk;
+    uint64_t torn = p->mask & c->valid & ~c->zero & ~c->dirty & ~c->unindexed;
+
+    chunk_set(&v->chunks, c, c->valid & ~torn, c->zero, c->dirty);
+}
+
+static int write_held(struct unit *u)
+{
+    struct volume *v = u->v;
+    unsigned done = 0;
+    int r = enter(v);
+
+    if (r < 0)
+        return r;
+    pthread_mutex_unlock(&v->chunks.lock);
+    while (done < u->n && (r = write_piece(v, &u->pieces[done])) == 0)
+        done++;
+    pthread_mutex_lock(&v->chunks.lock);
+    for (unsigned i = 0; i < done; i++)
+        mark_written(v, &u->pieces[i]);
+    if (r < 0)
+        mark_torn(v, &u->pieces[done]);
+    leave(v);
+    return r;
+}
+
+static int write_unit(struct volume *v, const uint8_t *data, size_t len, uint64_t offset, bool wait)
+{
+    struct unit u = {.v = v, .offset = offset, .len = len};
+
+    cut_into_pieces(&u, data);
+    scope_lock(&v->chunks.lock);
+    int r = get_ready(&u, wait);
+    if (r == 0)
+        r = write_held(&u);
+    release(&u);
+    for (unsigned i = 0; i < u.n; i++)
+        if (u.pieces[i].chunk)
+            chunk_unpin(&v->chunks, u.pieces[i].chunk);
+    return r;
+}
+
+int volume_use_less(struct volume *v, unsigned tries)
+{
+    struct chunks *t = &v->chunks;
+
+    scope_lock(&t->lock);
+    chunks_disk_full(t);
+    (void)chunks_make_room(t, UNIT_BYTES / BLOCK_BYTES);
+    chunks_tidy(t, 0);
+    if (tries >= FULL_TRIES)
+        return msg_error(
+            -ENOSPC, "%s: the cache disk is full, and evicting does not help: make room", v->dir);
+    (void)volume_want_commit(v); /* what is clean can be evicted */
+    if (tries > 0)               /* somebody else fills it: give the commits, and him, a moment */
+        chunks_wait_until(t, v->clock->now_ms() + FULL_WAIT_MS);
+    return volume_check_state(v);
+}
+
+static int write_range(struct volume *v, const uint8_t *data, size_t len, uint64_t offset,
+                       bool wait)
+{
+    unsigned full = 0;
+
+    while (len > 0) {
+        size_t n = MIN(len, (size_t)UNIT_BYTES);
+        int r = write_unit(v, data, n, offset, wait);
+        if (r == -ENOSPC && wait && (r = volume_use_less(v, full++)) == 0)
+            continue;
+        if (r < 0)
+            return r == -ENOSPC && !wait ? -EAGAIN : r;
+        wait = true; /* the rest must follow */
+        data = data ? data + n : NULL;
+        offset += n;
+        len -= n;
+    }
+    return 0;
+}
+
+int volume_write(struct volume *v, const void *buf, size_t len, uint64_t offset, bool wait)
+{
+    int r = volume_check_range(v, offset, len);
+
+    return r < 0 ? r : write_range(v, buf, len, offset, wait);
+}
+
+/* ------------------------------------------------------------------ discarding */
+
+/* Makes the blocks of `mask` zero; nothing is fetched. */
+static int discard_in_chunk(struct volume *v, uint64_t number, uint64_t mask)
+{
+    struct piece p = {.mask = mask, .zero = mask};
+    struct unit u = {.v = v, .n = 1};
+
+    scope_lock(&v->chunks.lock);
+    int r = admit(v, 0, true);
+    if (r == 0)
+        r = volume_obtain(v, number, false, &p.chunk);
+    if (r < 0 || !p.chunk)
+        return r;
+    u.pieces[0] = p;
+    r = hold_blocks(&u, true);
+    if (r == 0)
+        r = enter(v);
+    if (r == 0) {
+        mark_written(v, &u.pieces[0]);
+        leave(v);
+    }
+    release(&u);
+    chunk_unpin(&v->chunks, p.chunk);
+    return r;
+}
+
+/* The next chunk in [from, last] that is in memory; UINT64_MAX: none. A short range is probed, a
+ * long one costs a walk over the table. */
+static uint64_t next_in_memory(struct volume *v, uint64_t from, uint64_t last)
+{
+    struct chunks *t = &v->chunks;
+    uint64_t found = UINT64_MAX;
+
+    scope_lock(&t->lock);
+    for (uint64_t n = from; n <= last && n < from + 1024; n++)
+        if (chunks_find(t, n))
+            return n;
+    if (last < from + 1024)
+        return UINT64_MAX;
+    for (size_t i = 0; i < t->nbuckets; i++)
+        for (const struct chunk *c = t->buckets[i]; c; c = c->hash_next)
+            if (c->number >= from && c->number <= last && c->number < found)
+                found = c->number;
+    return found;
+}
+
+/* Whole chunks: only those that have something are touched. */
+static int discard_chunks(struct volume *v, uint64_t from, uint64_t last)
+{
+    uint64_t in_memory = next_in_memory(v, from, last);
+    int r = 0;
+
+    while (r == 0 && from <= last) {
+        struct index_hit hits[256];
+        size_t n;
+        r = index_scan(v->index, from, last, hits, ARRAY_SIZE(hits), &n);
+        for (size_t i = 0; r == 0 && i < n; i++) {
+            for (; r == 0 && in_memory < hits[i].chunk;
+                 in_memory = next_in_memory(v, in_memory + 1, last))
+                r = discard_in_chunk(v, in_memory, ~UINT64_C(0));
+            if (r == 0)
+                r = discard_in_chunk(v, hits[i].chunk, ~UINT64_C(0));
+            from = hits[i].chunk + 1;
+            if (in_memory == hits[i].chunk)
+                in_memory = next_in_memory(v, from, last);
+        }
+        if (n < ARRAY_SIZE(hits))
+            break;
+    }
+    for (; r == 0 && in_memory <= last; in_memory = next_in_memory(v, in_memory + 1, last))
+        r = discard_in_chunk(v, in_memory, ~UINT64_C(0));
+    return r;
+}
+
+/* Blocks [block, end), of one chunk. */
+static int discard_blocks(struct volume *v, uint64_t block, uint64_t end)
+{
+    return block == end ? 0
+                        : discard_in_chunk(v, block / CHUNK_BLOCKS,
+                                           mask_range((unsigned)(block % CHUNK_BLOCKS),
+                                                      (unsigned)(end - block)));
+}
+
+int volume_discard(struct volume *v, uint64_t offset, uint64_t len)
+{
+    uint64_t end = offset + len;
+    uint64_t first = DIV_UP(offset, (uint64_t)BLOCK_BYTES), last = end / BLOCK_BYTES;
+    int r = volume_check_range(v, offset, len);
+
+    if (r < 0)
+        return r;
+    if (first > last) /* inside one block */
+        return write_range(v, NULL, len, offset, true);
+    r = write_range(v, NULL, first * BLOCK_BYTES - offset, offset, true);
+    if (r == 0)
+        r = write_range(v, NULL, end - last * BLOCK_BYTES, last * BLOCK_BYTES, true);
+    if (r < 0)
+        return r;
+    uint64_t chunk = DIV_UP(first, (uint64_t)CHUNK_BLOCKS), end_chunk = last / CHUNK_BLOCKS;
+    if (chunk > end_chunk)
+        return discard_blocks(v, first, last);
+    r = discard_blocks(v, first, chunk * CHUNK_BLOCKS);
+    if (r == 0 && chunk < end_chunk)
+        r = discard_chunks(v, chunk, end_chunk - 1);
+    return r == 0 ? discard_blocks(v, end_chunk * CHUNK_BLOCKS, last) : r;
+}
