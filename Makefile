@@ -69,7 +69,7 @@ $(B)/%.o: %.c Makefile
 # `tests` builds everything that tests/run runs.
 tests: all $(UNIT) $(TOOLS) $(S3D)
 
-unit: $(UNIT)
+unit: $(UNIT) $(S3D)
 	$(Q)B=$(B) tests/run $(if $(JOBS),-j$(JOBS)) unit
 
 # These begin by installing what is missing, so the rest of them is another make: this one may have

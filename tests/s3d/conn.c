@@ -184,7 +184,7 @@ int conn_read_head(struct conn *conn, struct request *ret_request)
     char *end;
 
     memset(ret_request, 0, sizeof *ret_request);
-    conn->in = conn->out = 0;
+    conn->in = 0;
     conn->have -= conn->used;
     memmove(conn->head, conn->head + conn->used, conn->have);
     conn->used = 0;
@@ -229,7 +229,7 @@ int conn_read_body(struct conn *conn, struct request *request, uint64_t limit)
     request->body = malloc(len + 1);
     if (!request->body)
         return -EPIPE;
-    size_t at = MIN(len, conn->have - conn->used);
+    size_t at = MIN(MIN(len, limit), conn->have - conn->used);
     memcpy(request->body, conn->head + conn->used, at);
     conn->used += at;
     if (expect && at < len && strcasecmp(expect, "100-continue") == 0) {
@@ -317,7 +317,6 @@ int conn_write(struct conn *conn, const struct request *request, const struct an
                   request->keep_alive ? "" : "Connection: close\r\n");
     struct iovec v[2] = {{head, (size_t)n}, {(char *)answer->body, MIN(len, limit)}};
     int r = write_all(conn, v, 2);
-    conn->out = r == 0 ? MIN(len, limit) : 0;
     return r == 0 && limit < len ? -EPIPE : r;
 }
 

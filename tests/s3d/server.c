@@ -112,17 +112,19 @@ static bool serve_s3(struct conn *conn, struct request *request, struct answer *
         spoil(answer, fault.kind);
     if (strcmp(request->method, "HEAD") == 0)
         answer->body = NULL;
+    uint64_t limit = fault.kind == FAULT_CUT ? fault.cut : UINT64_MAX;
     bool answered = r >= 0;
-    if (answered)
-        r = conn_write(conn, request, answer, fault.kind == FAULT_CUT ? fault.cut : UINT64_MAX);
+    /* Before the answer: who has it may look into the journal. */
     journal_add(&(struct journal_entry){
         .op = target.op,
         .key = target.name,
         .status = answered ? answer->status : 0,
         .in = conn->in,
-        .out = conn->out,
+        .out = answered && answer->body ? MIN(answer->body_len, limit) : 0,
         .us = now_us() - start,
         .fault = fault.delay_ms && !fault.kind ? "delay" : fault_names[fault.kind]});
+    if (answered)
+        r = conn_write(conn, request, answer, limit);
     return r >= 0 && request->keep_alive;
 }
 
