@@ -4,6 +4,7 @@
 #include "scope.h"
 
 #include <curl/curl.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <strings.h>
@@ -49,7 +50,13 @@ static CURLcode curl_ready;
 
 static void init_curl(void)
 {
+    struct sigaction was;
+
     curl_ready = curl_global_init(CURL_GLOBAL_DEFAULT);
+    /* With CURLOPT_NOSIGNAL libcurl leaves SIGPIPE alone, and older ones write to TLS connections
+     * that the server closed without MSG_NOSIGNAL. */
+    if (sigaction(SIGPIPE, NULL, &was) == 0 && was.sa_handler == SIG_DFL)
+        signal(SIGPIPE, SIG_IGN);
 }
 
 /* ------------------------------------------------------------------ what libcurl calls */
