@@ -101,7 +101,9 @@ static int list_once(struct s3 *s3, struct listing *l, const char *prefix, struc
         r = s3xml_parse_list(call.answer.body, call.answer.body_len, on_item, l, &l->page->more);
         if (!r && l->page->more && strcmp(l->last, from) <= 0)
             r = -EBADMSG; /* asking again would go on for ever */
-        if (r)
+        if (r == -ENOMEM)
+            s3error(err, r, STORE_RETRY, "out of memory");
+        else if (r)
             s3error(err, r, STORE_RETRY, "%s sent a list that makes no sense", s3->place.endpoint);
     }
     s3_call_end(&call);

@@ -472,6 +472,29 @@ static void test_wrong_keys(void **state)
         with_env("AWS_SECRET_ACCESS_KEY", "wrong", "secret key");
 }
 
+static int64_t an_hour_ago_ms(void)
+{
+    return clock_system.wall_ms() - 3600 * 1000;
+}
+
+static void test_wrong_clock(void **state)
+{
+    const struct clock late = {clock_system.now_ms, an_hour_ago_ms, clock_system.wait_until};
+    struct store_config config = test_config();
+    struct store_backend b;
+
+    (void)state;
+    need_server();
+    struct url url = test_url("x");
+    config.clock = &late;
+    assert_int_equal(s3_open(&url, &config, &b), 0);
+    expect(put(&b, "k", "x", 0), -EACCES);
+    print_message("    %s\n", error.text);
+    assert_int_equal(error.fate, STORE_REFUSED);
+    assert_non_null(strstr(error.text, "s behind"));
+    b.ops->free(b.self);
+}
+
 static void test_wrong_bucket(void **state)
 {
     (void)state;
@@ -544,6 +567,7 @@ int main(void)
         cmocka_unit_test(test_odd_characters_in_the_prefix),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_wrong_keys),
+        cmocka_unit_test(test_wrong_clock),
         cmocka_unit_test(test_wrong_bucket),
         cmocka_unit_test(test_unreachable_endpoints),
         cmocka_unit_test(test_speed),
