@@ -54,12 +54,13 @@ server_access() {
     unset AWS_SESSION_TOKEN AWS_PROFILE AWS_DEFAULT_REGION AWS_ENDPOINT_URL_S3
 }
 
-# s3_curl METHOD PATH [OPTIONS of curl]: a signed request to the server in use.
+# s3_curl METHOD PATH [OPTIONS of curl]: a signed request to the server in use. The body is not signed
+# but with PAYLOAD=SHA256.
 s3_curl() {
     local method=$1 path=$2
     shift 2
     curl -sS --max-time $((20 * ${SLOW:-1})) --aws-sigv4 "aws:amz:$AWS_REGION:s3" \
-        -u "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" -H "x-amz-content-sha256: UNSIGNED-PAYLOAD" \
+        -u "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" -H "x-amz-content-sha256: ${PAYLOAD:-UNSIGNED-PAYLOAD}" \
         -X "$method" "$@" "$AWS_ENDPOINT_URL/$path"
 }
 

@@ -244,6 +244,11 @@ static void put_object(const struct api_config *config, struct request *request,
                   "");
         return;
     }
+    if (!request_header(request, "content-length")) {
+        api_error(answer, 411, "MissingContentLength",
+                  "You must provide the Content-Length HTTP header.", t->name, "");
+        return;
+    }
     /* The object gets the buffer that the body came in. */
     int r = objects_put(t->bucket, t->key, take(request->body), request->body_len, hash,
                         if_none && config->conditional_put);

@@ -211,7 +211,7 @@ static int body_length(const struct request *request, uint64_t *ret_len)
     if (request_header(request, "transfer-encoding"))
         return -ENOTSUP;
     if (!length)
-        return strcmp(request->method, "PUT") == 0 ? -ENOTSUP : 0;
+        return 0;
     *ret_len = strtoull(length, &end, 10);
     if (*end || end == length)
         return -ENOTSUP;

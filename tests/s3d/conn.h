@@ -60,7 +60,7 @@ void conn_shut(struct conn *conn);
  * -EMSGSIZE for a head that is too long. */
 int conn_read_head(struct conn *conn, struct request *ret_request);
 /* Reads the body into `request`; stops after `limit` bytes with -EPIPE. -ENOTSUP when its length
- * is not told, -EMSGSIZE when it is too long: the connection must be closed then. */
+ * is not told in advance, -EMSGSIZE when it is too long: the connection must be closed then. */
 int conn_read_body(struct conn *conn, struct request *request, uint64_t limit);
 /* NULL if there is no such header. */
 const char *request_header(const struct request *request, const char *name);
