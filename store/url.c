@@ -85,10 +85,8 @@ static int parse_bucket(const char *text, const char *name, size_t len, struct u
         return msg_error(-EINVAL,
                          "an S3 URL is s3://BUCKET/NAME: keys come from the environment or "
                          "the config files, a server from --endpoint");
-    if (len < 3 || len >= sizeof bucket)
+    if (len < 3 || format(bucket, sizeof bucket, "%.*s", (int)len, name) < 0)
         return bad(text, "a bucket's name has 3 to 63 characters");
-    memcpy(bucket, name, len);
-    bucket[len] = 0;
     if (bucket[strspn(bucket, "abcdefghijklmnopqrstuvwxyz0123456789.-")] ||
         !strchr(alnum, bucket[0]) || !strchr(alnum, bucket[len - 1]) || strstr(bucket, ".."))
         return bad(text,

@@ -29,11 +29,12 @@ void sleep_us(int64_t us)
 
 /* ------------------------------------------------------------------ bytes */
 
-int conn_open(struct conn *conn, int fd, SSL_CTX *tls)
+int conn_open(struct conn *conn, SSL_CTX *tls)
 {
     struct timeval idle = {.tv_sec = CONN_IDLE_S};
+    int fd = conn->fd;
 
-    *conn = (struct conn){.fd = fd, .head = malloc(CONN_HEAD_SIZE + 1)};
+    conn->head = malloc(CONN_HEAD_SIZE + 1);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof idle);
     (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &idle, sizeof idle);

@@ -50,10 +50,11 @@ struct answer {
     uint64_t body_len;     /* as announced; without a body, for HEAD */
 };
 
-/* Takes `fd` over; performs the TLS handshake if `tls` is not NULL. 0, or a negative errno. */
-int conn_open(struct conn *conn, int fd, SSL_CTX *tls);
+/* Takes over `conn->fd`, all else is zero; performs the TLS handshake if `tls` is not NULL. 0, or a
+ * negative errno, and it must be closed all the same. */
+int conn_open(struct conn *conn, SSL_CTX *tls);
 void conn_close(struct conn *conn);
-/* Ends whatever its thread waits for. From any thread, while it is open. */
+/* Ends whatever its thread waits for. From any thread, until it is closed. */
 void conn_shut(struct conn *conn);
 
 /* 0; -EPIPE when the peer has gone or is idle too long; -EBADMSG for what is no HTTP, and

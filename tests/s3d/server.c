@@ -12,11 +12,16 @@
 
 enum { STACK_BYTES = 512 * 1024 };
 
+/* A connection and its thread. */
+struct slot {
+    enum { FREE, SERVING, ENDED } state; /* an ended one is joined before it serves again */
+    struct conn conn;
+    pthread_t thread;
+};
+
 static const struct server_config *config;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the connections */
-static pthread_cond_t ended = PTHREAD_COND_INITIALIZER;
-static struct conn *conns[SERVER_CONNECTIONS_MAX];
-static unsigned nconns;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the slots' states */
+static struct slot slots[SERVER_CONNECTIONS_MAX];
 int server_ended = -1;
 
 /* ------------------------------------------------------------------ one request */
@@ -131,9 +136,9 @@ static bool serve_s3(struct conn *conn, struct request *request, struct answer *
 static void shut_others(const struct conn *self)
 {
     scope_lock(&lock);
-    for (unsigned i = 0; i < nconns; i++)
-        if (conns[i] != self)
-            conn_shut(conns[i]);
+    for (unsigned i = 0; i < SERVER_CONNECTIONS_MAX; i++)
+        if (slots[i].state == SERVING && &slots[i].conn != self)
+            conn_shut(&slots[i].conn);
 }
 
 static bool serve_control(struct conn *conn, struct request *request, struct answer *answer)
@@ -169,28 +174,56 @@ static bool serve(struct conn *conn)
 
 /* ------------------------------------------------------------------ connections */
 
-static void remove_conn(struct conn *conn)
+static void *slot_thread(void *ctx)
 {
+    struct slot *slot = ctx;
+    int r = conn_open(&slot->conn, config->tls);
+
+    while (r == 0 && serve(&slot->conn))
+        ;
     scope_lock(&lock);
-    for (unsigned i = 0; i < nconns; i++)
-        if (conns[i] == conn)
-            conns[i] = conns[nconns - 1];
-    nconns--;
-    pthread_cond_signal(&ended);
+    slot->state = ENDED; /* nobody shuts it from now on */
+    conn_close(&slot->conn);
     (void)eventfd_write(server_ended, 1);
+    return NULL;
 }
 
-static void *conn_thread(void *ctx)
+static int state_of(const struct slot *slot)
 {
-    struct conn *conn = ctx;
-    int r = conn_open(conn, conn->fd, config->tls);
+    scope_lock(&lock);
+    return slot->state;
+}
 
-    while (r == 0 && serve(conn))
-        ;
-    remove_conn(conn); /* nobody shuts it after this */
-    conn_close(conn);
-    free(conn);
+/* A slot that is not serving, or NULL. For the one thread that starts connections. */
+static struct slot *find_slot(void)
+{
+    for (unsigned i = 0; i < SERVER_CONNECTIONS_MAX; i++)
+        if (state_of(&slots[i]) != SERVING)
+            return &slots[i];
     return NULL;
+}
+
+bool server_has_room(void)
+{
+    return find_slot();
+}
+
+void server_start(int fd)
+{
+    struct slot *slot = find_slot();
+    pthread_attr_t attr;
+
+    INVARIANT(slot);
+    if (state_of(slot) == ENDED)
+        pthread_join(slot->thread, NULL);
+    journal_connected();
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    scope_lock(&lock);
+    slot->conn = (struct conn){.fd = fd};
+    slot->state = SERVING;
+    INVARIANT(pthread_create(&slot->thread, &attr, slot_thread, slot) == 0);
+    pthread_attr_destroy(&attr);
 }
 
 void server_init(const struct server_config *what)
@@ -201,39 +234,12 @@ void server_init(const struct server_config *what)
     fault_clear(what->latency_ms, what->bandwidth);
 }
 
-bool server_has_room(void)
-{
-    scope_lock(&lock);
-    return nconns < SERVER_CONNECTIONS_MAX;
-}
-
-void server_start(int fd)
-{
-    struct conn *conn = calloc(1, sizeof *conn);
-    pthread_attr_t attr;
-    pthread_t thread;
-
-    INVARIANT(conn);
-    conn->fd = fd;
-    journal_connected();
-    {
-        scope_lock(&lock);
-        INVARIANT(nconns < SERVER_CONNECTIONS_MAX);
-        conns[nconns++] = conn;
-    }
-    pthread_attr_init(&attr);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    INVARIANT(pthread_create(&thread, &attr, conn_thread, conn) == 0);
-    pthread_attr_destroy(&attr);
-}
-
 void server_stop(void)
 {
     fault_clear(0, 0); /* who hangs or waits goes on */
     settings.down = true;
     shut_others(NULL);
-    scope_lock(&lock);
-    while (nconns)
-        pthread_cond_wait(&ended, &lock);
+    for (unsigned i = 0; i < SERVER_CONNECTIONS_MAX; i++)
+        if (state_of(&slots[i]) != FREE)
+            pthread_join(slots[i].thread, NULL);
 }

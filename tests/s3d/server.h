@@ -21,7 +21,7 @@ struct server_config {
 void server_init(const struct server_config *config);
 
 /* True when one more connection may be accepted; otherwise server_ended is an eventfd that tells
- * when to look again. */
+ * when to look again. These are for one thread. */
 bool server_has_room(void);
 extern int server_ended;
 
