@@ -50,7 +50,7 @@ server_ready() {
 # server_access URL KEY SECRET: for the commands that follow.
 server_access() {
     export AWS_ENDPOINT_URL=$1 AWS_ACCESS_KEY_ID=$2 AWS_SECRET_ACCESS_KEY=$3 AWS_REGION=us-east-1
-    export S3_BUCKET=s3vol-tests
+    export S3_BUCKET=s3vol-tests no_proxy=127.0.0.1,localhost
     unset AWS_SESSION_TOKEN AWS_PROFILE AWS_DEFAULT_REGION AWS_ENDPOINT_URL_S3
 }
 
@@ -98,11 +98,11 @@ start_s3d() {
 resume_s3d() {
     local dir=$T/s3d
     : >"$dir/url"
-    "$B/tests/s3d/s3d" --port "$S3D_PORT" --bucket s3vol-tests "${S3D_OPTIONS[@]}" >"$dir/url" 2>>"$dir/s3d.log" </dev/null &
+    "$B/tests/s3d/s3d" --port "$S3D_PORT" --bucket s3vol-tests "${S3D_OPTIONS[@]}" >"$dir/url" 2>>"$T/s3d.log" </dev/null &
     S3D_PID=$!
     SERVER_PIDS+=("$S3D_PID")
     server_ready $S3D_PID 10 test -s "$dir/url" || {
-        cat "$dir/s3d.log" >&2
+        cat "$T/s3d.log" >&2
         server_cannot 1 "s3d does not start"
         return
     }
@@ -290,7 +290,7 @@ radosgw_gateway() {
 
 # Installed once for each user. It accepts any secret; its access key is fixed.
 start_s3rver() {
-    local dir=${1:-$T/s3rver} home=${XDG_CACHE_HOME:-$HOME/.cache}/s3vol-tests/s3rver c port pid
+    local dir=${1:-$T/s3rver} home=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/s3vol-tests/s3rver c port pid
     for c in node npm curl; do
         command -v $c >/dev/null || server_cannot 77 "$c is missing: sudo contrib/setup test" || return
     done

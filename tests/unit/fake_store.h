@@ -56,6 +56,7 @@ static struct {
     const char *object; /* the content of every object; NULL: none */
     int ntries, ndeleted;
     const char **listed; /* in pages of 2 */
+    bool endless;        /* … each of which promises another */
     bool stopped;
 } fake;
 
@@ -115,6 +116,7 @@ static int fake_list(void *self, const char *prefix, const char *start_after, bo
         else
             strcpy(page->items[page->nitems++].key, *k);
     }
+    page->more |= fake.endless;
     return r;
 }
 

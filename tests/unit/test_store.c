@@ -320,6 +320,19 @@ static void test_list_out_of_order(void **state)
     assert_string_equal(listed, " log/2");
 }
 
+static void test_list_without_end(void **state)
+{
+    const char *keys[] = {"log/1", NULL};
+
+    (void)state;
+    fake.listed = keys;
+    fake.endless = true;
+    listed[0] = 0;
+    assert_int_equal(store_list(store, "log/", "", to_listed, NULL, STORE_FOREVER), -EIO);
+    assert_string_equal(listed, " log/1");
+    assert_int_equal(fake.ntries, 2);
+}
+
 static void test_delete_in_batches(void **state)
 {
     enum { N = 2001 };
@@ -425,6 +438,7 @@ int main(void)
         STORE_TEST(test_list_pages),
         STORE_TEST(test_list_dirs),
         STORE_TEST(test_list_out_of_order),
+        STORE_TEST(test_list_without_end),
         STORE_TEST(test_delete_in_batches),
         STORE_TEST(test_bad_keys),
         STORE_TEST(test_stop_wakes_sleepers),
