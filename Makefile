@@ -52,11 +52,16 @@ $(B)/cache.a: $(CACHE)
 $(TOOLS): $(B)/tests/%: $(B)/tests/%.o $(B)/cache.a $(B)/store.a
 $(UNIT): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(B)/cache.a $(B)/store.a
 $(UNIT): LIBS += -lcmocka
+# Of fuse/ a unit test links what it names.
+$(B)/tests/unit/test_options: $(addprefix $(B)/fuse/,options.o units.o mount_helper.o)
+$(B)/tests/unit/test_status: $(addprefix $(B)/fuse/,status.o json.o units.o)
+$(B)/tests/unit/test_units: $(B)/fuse/units.o
+$(B)/tests/unit/test_workers: $(B)/fuse/workers.o
 $(S3D): $(call src,tests/s3d) $(B)/store.a
 
 $(B)/s3vol $(UNIT) $(TOOLS) $(S3D):
 	$(call say,LD,$@)
-	$(Q)$(CC) $(ALLCFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LIBS)
+	$(Q)$(CC) $(ALLCFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS)
 
 $(B)/%.a:
 	$(call say,AR,$@)

@@ -10,34 +10,34 @@
 static const struct command table[] = {
     {"create", COMMAND_CREATE, "--size SIZE [OPTIONS] URL", "make a new, empty volume",
      "Makes a new volume. It takes no space until something is written to it.",
-     1, 1, command_create},
+     1, 1, true, command_create},
     {"mount", COMMAND_MOUNT, "[OPTIONS] URL DIR", "make DIR/image appear, the volume as one file",
      "Mounts the volume: DIR/image is its content, as one file for losetup, a virtual machine or\n"
      "whatever takes a disk image. Goes to the background when the image can be used.\n"
      "A volume is written by one machine at a time: mounting it takes it from any other.",
-     2, 2, command_mount},
+     2, 2, true, command_mount},
     {"umount", COMMAND_UMOUNT, "[OPTIONS] DIR", "save everything to the bucket and unmount",
      "Waits until all that was written is in the bucket, unmounts, and waits for the daemon to end.\n"
      "If something cannot be saved the volume stays mounted.",
-     1, 1, command_umount},
+     1, 1, false, command_umount},
     {"status", COMMAND_STATUS, "[OPTIONS] DIR|URL", "tell how a volume is",
      "Tells how the volume is that is mounted at DIR, or what the store has at URL.",
-     1, 1, command_status},
+     1, 1, false, command_status},
     {"flush", COMMAND_FLUSH, "DIR", "wait until everything is in the bucket",
      "Waits until all that was written before is in the bucket, whatever --sync says.",
-     1, 1, command_flush},
+     1, 1, false, command_flush},
     {"list", COMMAND_LIST, "[OPTIONS] URL", "list the volumes below a URL",
      "Lists the names and sizes of the volumes directly below URL.",
-     1, 1, command_list},
+     1, 1, true, command_list},
     {"delete", COMMAND_DELETE, "[OPTIONS] URL", "delete a volume for good",
      "Deletes the volume and all that it has in the store. This cannot be undone.",
-     1, 1, command_delete},
+     1, 1, true, command_delete},
     {"check", COMMAND_CHECK, "[OPTIONS] URL", "verify everything, say what is wrong",
      "Reads all that the volume has in the store and verifies it.",
-     1, 1, command_check},
+     1, 1, true, command_check},
     {"help", COMMAND_HELP, "[COMMAND]", "this list, or what a command does",
      "Tells what the commands are, or what one of them does.",
-     0, 1, command_help},
+     0, 1, false, command_help},
 };
 /* clang-format on */
 
@@ -95,14 +95,19 @@ int command_exit(int err)
     return err < 0 ? EXIT_FAILED : EXIT_OK;
 }
 
-int command_open_store(const struct options *options, const char *text, struct store **ret_store)
+int command_check_url(const char *text)
 {
     struct url url;
     int r = url_parse(text, &url);
 
-    if (r < 0)
-        return r;
-    if (*url.snapshot)
-        return msg_error(-EINVAL, "%s: a snapshot cannot be used here", text);
-    return store_open(&options->store, text, ret_store);
+    if (r == 0 && *url.snapshot)
+        r = msg_error(-EINVAL, "%s: a snapshot cannot be used here", text);
+    return r;
+}
+
+int command_open_store(const struct options *options, const char *url, struct store **ret_store)
+{
+    int r = command_check_url(url);
+
+    return r < 0 ? r : store_open(&options->store, url, ret_store);
 }

@@ -6,6 +6,9 @@
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
+/* How long a command that somebody waits for tries to reach the store. */
+enum { PATIENCE_MS = 20000 };
+
 struct command {
     const char *name;
     enum command_bit bit;
@@ -13,6 +16,7 @@ struct command {
     const char *summary; /* one line of the list of commands */
     const char *text;    /* what --help says before the options */
     unsigned min_args, max_args;
+    bool url; /* the first argument is one; not so of status, which takes a directory as well */
     int (*run)(struct options *options);
 };
 
@@ -26,7 +30,10 @@ void command_print(FILE *out, const struct command *command);
 /* The text of an exit status: EXIT_OK, or EXIT_FAILED for a negative errno. */
 int command_exit(int err);
 
-/* Opens the store of the volume `url`, refusing a "@SNAPSHOT". One line was printed on failure. */
+/* 0, or -EINVAL with one line printed: no URL, or one of a snapshot, which nothing takes. */
+int command_check_url(const char *url);
+
+/* Opens the store of the volume `url`, after the same check. One line was printed on failure. */
 int command_open_store(const struct options *options, const char *url, struct store **ret_store);
 
 /* command_mount.c */

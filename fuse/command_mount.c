@@ -172,9 +172,15 @@ static int run_volume(const struct options *options, struct life *life, const ch
         image_stop(image);
         session_free(session);
     }
-    bool keep = image && (image_keep_local(image) || times_asked(life) > 1);
+    bool gave_up = times_asked(life) > 1;
+    bool keep = image && image_keep_local(image);
     image_free(image);
-    int closed = volume_close(volume, keep);
+    int closed = volume_close(volume, keep || gave_up);
+    if (closed == 0 && gave_up)
+        closed = msg_error(-ECANCELED,
+                           "%s: ended before everything was in the bucket; what was not stays in "
+                           "this machine's cache",
+                           dir);
     return r < 0 ? r : closed;
 }
 
@@ -255,7 +261,10 @@ static int make_dirs(char *dir)
             continue;
         char c = *p;
         *p = 0;
+        struct stat st;
         int r = mkdir(dir, 0700) < 0 && errno != EEXIST ? -errno : 0;
+        if (r == 0 && stat(dir, &st) == 0 && !S_ISDIR(st.st_mode))
+            r = -ENOTDIR;
         if (r < 0)
             msg_error(r, "%s: cannot make the cache directory: %s; choose one with --cache-dir",
                       dir, strerror(-r));

@@ -8,6 +8,7 @@
 #include "mountpoint.h"
 #include "status.h"
 
+#include <inttypes.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,7 +16,7 @@
 
 static int not_mounted(const char *path)
 {
-    return msg_error(-ENODEV, "%s: no volume is mounted there", path);
+    return msg_error(-ENODEV, "%s: is not a mounted volume", path);
 }
 
 static int daemon_dead(const char *path)
@@ -68,15 +69,18 @@ static int status_stored(const struct options *options)
 {
     struct volume_info info;
     struct store *store;
-    char text[STATUS_TEXT_MAX];
+    char text[STATUS_TEXT_MAX], head[1];
+    size_t len;
     int r = command_open_store(options, options->args[0], &store);
 
     if (r < 0)
         return EXIT_FAILED;
-    r = volume_info(store, &info);
+    r = store_get_head(store, "volume", head, sizeof head, &len, NULL, PATIENCE_MS);
     if (r == -ENOENT)
-        msg_error(r, "%s: no volume is mounted there, and there is none stored there",
+        msg_error(r, "%s: is not a mounted volume, and no volume is stored there",
                   options->args[0]);
+    if (r == 0)
+        r = volume_info(store, &info);
     if (r == 0)
         r = (options->json ? status_info_json : status_info_text)(store_url(store), &info, text,
                                                                   sizeof text);
@@ -146,19 +150,25 @@ static int open_daemon(int fd)
     return pidfd;
 }
 
-static int save(int fd, const char *path, bool keep_local)
+/* Everything into the bucket; or, when that has become impossible, only a message. *ret_go: unmount
+ * now. */
+static int save(int fd, const char *path, bool keep_local, bool *ret_go)
 {
-    int r;
+    struct control_task task;
+    int r = keep_local ? control_keep_local(fd, true) : control_run(fd, CONTROL_DRAIN, &task);
 
-    if (keep_local)
-        return control_keep_local(fd, true);
-    r = control_run(fd, CONTROL_DRAIN, NULL);
-    if (r < 0)
-        msg_error(r,
-                  "%s: not everything is in the bucket: %s; it stays mounted. s3vol status %s "
-                  "tells more; --keep-local leaves the rest in this machine's cache",
-                  path, strerror(-r), path);
-    return r;
+    *ret_go = r == 0 || (!keep_local && task.lost);
+    if (r == 0 || keep_local)
+        return r;
+    if (task.lost)
+        return msg_error(r,
+                         "%s: unmounting, but %" PRIu64 " bytes are not in the bucket and stay in "
+                         "this machine's cache; s3vol mount tells what can be done",
+                         path, task.dirty_bytes);
+    return msg_error(r,
+                     "%s: not everything is in the bucket: %s; it stays mounted. s3vol status %s "
+                     "tells more; --keep-local leaves the rest in this machine's cache",
+                     path, strerror(-r), path);
 }
 
 /* Others look at new files for a moment (udev, indexers): a few tries. */
@@ -177,6 +187,7 @@ int command_umount(struct options *options)
 {
     char path[PATH_MAX];
     scope_close int fd = -1, pidfd = -1;
+    bool go;
 
     if (mountpoint_resolve(options->args[0], path) < 0)
         return EXIT_FAILED;
@@ -188,7 +199,8 @@ int command_umount(struct options *options)
     if (r < 0 || refuse_if_busy(path) < 0)
         return EXIT_FAILED;
     pidfd = open_daemon(fd);
-    if (save(fd, path, options->keep_local) < 0)
+    int saved = save(fd, path, options->keep_local, &go);
+    if (!go)
         return EXIT_FAILED;
     close(fd);
     fd = -1;
@@ -204,5 +216,5 @@ int command_umount(struct options *options)
     while (pidfd >= 0 && poll(&(struct pollfd){.fd = pidfd, .events = POLLIN}, 1, -1) < 0)
         if (errno != EINTR)
             break;
-    return EXIT_OK;
+    return command_exit(saved);
 }

@@ -9,9 +9,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* For commands that somebody waits for. */
-enum { PATIENCE_MS = 20000 };
-
 int command_create(struct options *options)
 {
     struct store *store;
@@ -57,6 +54,8 @@ static int add_name(void *ctx, const char *key, uint64_t size_bytes)
     struct names *names = ctx;
 
     (void)size_bytes;
+    if (strchr(key, '@'))
+        return 0; /* would read as a snapshot: not ours */
     char **bigger = realloc(names->name, (names->n + 1) * sizeof *bigger);
     if (!bigger)
         return -ENOMEM;

@@ -78,7 +78,7 @@ struct progress {
 
 static void show(struct progress *p, const struct control_task *task)
 {
-    char left[UNITS_TEXT_MAX], rate[UNITS_TEXT_MAX];
+    char left[UNITS_TEXT_MAX], rate[UNITS_TEXT_MAX], at_rate[64] = "";
     int64_t now = clock_system.now_ms();
 
     if (!isatty(STDERR_FILENO) || !task->dirty_bytes)
@@ -90,9 +90,11 @@ static void show(struct progress *p, const struct control_task *task)
     p->at_ms = now;
     p->dirty_bytes = task->dirty_bytes;
     p->shown = true;
-    fprintf(stderr, "\r%s left to upload, %s per second\033[K",
-            units_format_size(task->dirty_bytes, left),
-            units_format_size((uint64_t)p->bytes_per_s, rate));
+    if (p->bytes_per_s > 0)
+        INVARIANT(format(at_rate, sizeof at_rate, ", %s per second",
+                         units_format_size((uint64_t)p->bytes_per_s, rate)) == 0);
+    fprintf(stderr, "\r%s left to upload%s\033[K", units_format_size(task->dirty_bytes, left),
+            at_rate);
     fflush(stderr);
 }
 

@@ -33,7 +33,8 @@ struct control_task {
     int32_t result;                        /* out, when done: 0 or a negative errno */
     uint64_t pid;                          /* out: the daemon */
     uint64_t dirty_bytes, uploading_bytes; /* out */
-    uint64_t reserved[2];
+    uint32_t lost; /* out: fenced or failed, nothing can be saved any more */
+    uint32_t reserved[3];
 };
 static_assert(sizeof(struct control_task) == 64, "layout");
 

@@ -27,7 +27,7 @@ static int run(const struct command *command, int argc, char *const *argv)
         } else if (options.nargs < command->min_args) {
             msg_error(0, "%s: an argument is missing: s3vol %s %s", command->name, command->name,
                       command->synopsis);
-        } else {
+        } else if (!command->url || command_check_url(options.args[0]) == 0) {
             code = command->run(&options);
         }
     }

@@ -2,7 +2,6 @@
 
 #include "../store/msg.h"
 #include "../store/scope.h"
-#include "command.h"
 
 #include <string.h>
 
@@ -15,16 +14,16 @@ static bool is_helper_name(const char *path)
     return strcmp(name, "mount.fuse.s3vol") == 0 || strcmp(name, "mount.s3vol") == 0;
 }
 
-/* "s3vol s3://b/v /mnt -o …": what mount.fuse(8) makes of an fstab line. */
+/* "s3vol s3://b/v /mnt -o …": what mount.fuse(8) makes of an fstab line. No command has a slash. */
 static bool is_direct_call(int argc, char *const *argv)
 {
-    return argc >= 3 && strchr(argv[1], '/') && argv[1][0] != '-' && !command_find(argv[1]);
+    return argc >= 3 && strchr(argv[1], '/') && argv[1][0] != '-';
 }
 
 static int bad_call(struct mount_helper *helper)
 {
     msg_error(0, "mount: call it as SOURCE DIR [-sfnv] [-t TYPE] [-o OPTIONS]");
-    helper->code = EXIT_USAGE;
+    helper->code = 2;
     return 0;
 }
 

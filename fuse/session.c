@@ -5,6 +5,7 @@
 #include "../store/scope.h"
 
 #include <assert.h>
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -268,6 +269,9 @@ int session_open(const struct session_config *config, struct session **ret_sessi
         r = start_receivers(s);
     if (r < 0) {
         session_stop(s);
+        if (s->mounted)
+            fuse_session_unmount(s->fuse);
+        s->mounted = false;
         session_free(s);
         return r;
     }
@@ -275,12 +279,27 @@ int session_open(const struct session_config *config, struct session **ret_sessi
     return 0;
 }
 
+/* Closes the connection: whoever still uses the image gets ENOTCONN. libfuse does it together with
+ * unmounting, and would complain that nothing is mounted any more; an end of a pipe without another
+ * end, in the place of the device, tells it that the connection is gone. */
+static void disconnect(struct session *s)
+{
+    int broken[2];
+
+    if (pipe2(broken, O_CLOEXEC) == 0) {
+        close(broken[0]);
+        dup3(broken[1], fuse_session_fd(s->fuse), O_CLOEXEC);
+        close(broken[1]);
+    }
+    fuse_session_unmount(s->fuse);
+}
+
 void session_free(struct session *s)
 {
     if (!s)
         return;
     if (s->mounted)
-        fuse_session_unmount(s->fuse);
+        disconnect(s);
     if (s->fuse)
         fuse_session_destroy(s->fuse);
     if (s->buffers)

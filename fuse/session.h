@@ -35,8 +35,8 @@ int session_open(const struct session_config *config, struct session **ret_sessi
  * still uses the image gets errors once the session is freed. */
 void session_stop(struct session *session);
 
-/* After session_stop(); unmounts if it still is mounted. Requests that are still being answered
- * must have ended. */
+/* After session_stop(), when nothing is mounted any more and every request is answered: closes the
+ * connection. */
 void session_free(struct session *session);
 
 /* Whether the kernel lets an image be mapped that is open for direct I/O (Linux 6.6). Known when an

@@ -123,6 +123,7 @@ int tasks_step(struct tasks *t, struct control_task *task)
     task->pid = (uint64_t)getpid();
     task->dirty_bytes = status.dirty_bytes;
     task->uploading_bytes = status.uploading_bytes;
+    task->lost = status.state == VOLUME_FENCED || status.state == VOLUME_FAILED;
     return r;
 }
 
