@@ -9,6 +9,8 @@ enum {
     SLAB_CHUNKS = 1024,
     SLOT_BLOCKS_LEAST = 16,  /* slots for chunks of which only so much is here */
     SLOTLESS_CHUNKS = 65536, /* known to be zero, mostly */
+    SLOTS_LEAST = 1024, /* more than all operations at once can hold, or they would wait for each
+                           other */
     LEAST_BLOCKS = 16 * CHUNK_BLOCKS,
 };
 
@@ -26,7 +28,8 @@ int chunks_init(struct chunks *t, struct slots *slots, uint64_t max_blocks,
     pthread_mutex_init(&t->lock, NULL);
     clock_cond_init(&t->changed);
     t->max_blocks = max_blocks;
-    t->nslots = (uint32_t)MIN(max_blocks / SLOT_BLOCKS_LEAST, (uint64_t)SLOT_NONE - 1);
+    t->nslots = (uint32_t)MIN(MAX(max_blocks / SLOT_BLOCKS_LEAST, (uint64_t)SLOTS_LEAST),
+                              (uint64_t)SLOT_NONE - 1);
     t->max_chunks = (size_t)t->nslots + SLOTLESS_CHUNKS;
     for (t->nbuckets = 1024; t->nbuckets < t->max_chunks;)
         t->nbuckets *= 2;

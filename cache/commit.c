@@ -30,7 +30,7 @@ static bool should_seal(const struct volume *v)
             v->clock->now_ms() >= v->dirty_since_ms + v->cfg.writeback_ms);
 }
 
-static void free_commit(struct commit *c)
+void volume_free_commit(struct commit *c)
 {
     if (!c)
         return;
@@ -80,7 +80,7 @@ static struct commit *seal(struct volume *v)
         commit->order = calloc(n + 1, sizeof *commit->order);
     }
     if (!commit || !commit->chunks || !commit->order) {
-        free_commit(commit);
+        volume_free_commit(commit);
         commit = NULL;
     } else {
         commit->cost = v->chunks.dirty_cost;
@@ -377,7 +377,7 @@ static void index_commit(struct volume *v, struct commit *commit)
     bool record = let_go(v, commit);
     chunks_tidy(&v->chunks, TIDY_SLOTS);
     pthread_mutex_unlock(&v->chunks.lock);
-    free_commit(commit);
+    volume_free_commit(commit);
     if (record)
         (void)volume_record(v); /* said already; the next one tries again */
     pthread_mutex_lock(&v->chunks.lock);
@@ -396,12 +396,6 @@ void *volume_indexer(void *arg)
         else
             pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
     }
-    while (v->oldest) { /* not in the bucket, or not in the index: the next mount's business */
-        struct commit *c = v->oldest;
-        v->oldest = c->next;
-        free_commit(c);
-    }
-    v->newest = NULL;
     pthread_mutex_unlock(&v->chunks.lock);
     return NULL;
 }

@@ -54,8 +54,8 @@ int volume_complete_config(struct volume *v)
         uint64_t free_bytes = statvfs(v->dir, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : GIB;
         cfg->cache_bytes = MIN(MAX(free_bytes / 5, 256 * MIB), 10 * GIB);
     }
-    if (cfg->cache_bytes < 16 * MIB)
-        return msg_error(-EINVAL, "--cache-size: must be 16M at least");
+    if (cfg->cache_bytes < 4 * MIB)
+        return msg_error(-EINVAL, "--cache-size: must be 4M at least");
     if (cfg->dirty_bytes == 0)
         cfg->dirty_bytes = cfg->cache_bytes / 2;
     if (cfg->dirty_bytes > cfg->cache_bytes)
@@ -110,6 +110,11 @@ static void stop_threads(struct volume *v)
     pthread_mutex_unlock(&v->chunks.lock);
     while (v->nthreads > 0)
         pthread_join(v->threads[--v->nthreads], NULL);
+    while (v->oldest) { /* not in the bucket, or not in the index: the next mount's business */
+        struct commit *c = v->oldest;
+        v->oldest = c->next;
+        volume_free_commit(c);
+    }
 }
 
 static void free_volume(struct volume *v)
@@ -233,17 +238,14 @@ int volume_drain(struct volume *v)
 {
     int r = volume_wait_durable(v);
 
-    pthread_mutex_lock(&v->chunks.lock);
-    bool rows = v->nrecorded_dirty > 0;
-    pthread_mutex_unlock(&v->chunks.lock);
-    /* they still call blocks dirty, and must not bring older bytes back after a power cut */
-    return r == 0 && rows ? volume_record(v) : r;
+    /* its rows still call blocks dirty, and must not bring older bytes back after a power cut */
+    return r == 0 && v->cfg.sync == SYNC_CACHE ? volume_record(v) : r;
 }
 
 int volume_flush(struct volume *v)
 {
     if (v->cfg.sync == SYNC_BUCKET)
-        return volume_drain(v);
+        return volume_wait_durable(v);
     pthread_mutex_lock(&v->chunks.lock);
     int r = volume_check_state(v);
     bool grown = v->size_blocks != v->durable_size_blocks;

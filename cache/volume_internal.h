@@ -149,6 +149,7 @@ void *volume_downloader(void *volume);
 /* --- commit.c --- */
 void *volume_committer(void *volume);
 void *volume_indexer(void *volume);
+void volume_free_commit(struct commit *commit);
 /* Waits until the commit that holds everything written before is in the bucket. */
 int volume_wait_durable(struct volume *v);
 /* The number of the last commit that holds everything written before, wanted soon. Lock held. */

@@ -77,11 +77,15 @@ static bool over_limit(const struct volume *v, size_t len)
            v->chunks.queues[QUEUE_HELD].n >= DIRTY_CHUNKS_MAX;
 }
 
-/* Waits until so much more may be dirty. Lock held. */
+/* Waits until so much more may be dirty. In bucket mode also until what an earlier mount left in
+ * the cache is in the bucket: its rows vouch for the bytes in the slots, which must stay as they
+ * were, or a crash would bring back half of what is written now. Lock held. */
 static int admit(struct volume *v, size_t len, bool wait)
 {
     int r = volume_check_state(v);
 
+    while (r == 0 && v->cfg.sync == SYNC_BUCKET && v->nrecorded_dirty > 0)
+        r = wait ? volume_wait_for_room(v) : -EAGAIN;
     /* the first write is always let in, however small the limit */
     while (r == 0 && over_limit(v, len) && v->chunks.queues[QUEUE_HELD].n > 0)
         r = wait ? volume_wait_for_room(v) : -EAGAIN;
@@ -457,7 +461,7 @@ int volume_discard(struct volume *v, uint64_t offset, uint64_t len)
 
     if (r < 0)
         return r;
-    if (first > last) /* inside one block */
+    if (len <= UNIT_BYTES) /* whole or not at all, as a write is */
         return write_range(v, NULL, len, offset, true);
     r = write_range(v, NULL, first * BLOCK_BYTES - offset, offset, true);
     if (r == 0)

@@ -39,6 +39,7 @@ struct shared {
     unsigned char disk[VOLUME_BYTES];
     /* of the round that is under way, or was killed; it is single-threaded then */
     _Atomic uint64_t started, finished, flushed;
+    _Atomic bool working; /* these three are the current round's, no longer the last one's */
 };
 
 static struct {
@@ -320,6 +321,7 @@ static void play(const struct round *r)
     check(volume, r);
     need(volume_drain(volume), "drain", r->nth);
     shared->started = shared->finished = shared->flushed = 0;
+    shared->working = true;
     if (r->now == KILLED)
         work_alone(volume, r->nth);
     else
@@ -341,7 +343,10 @@ static void remove_tree(const char *path)
 static void run(const struct round *r, uint64_t *rng)
 {
     int status;
-    pid_t pid = fork();
+    pid_t pid;
+
+    shared->working = false;
+    pid = fork();
 
     if (pid < 0)
         die("fork");
@@ -350,12 +355,13 @@ static void run(const struct round *r, uint64_t *rng)
     if (r->now == KILLED) {
         uint64_t enough = 1 + draw(rng, args.ops);
         struct timespec tick = {.tv_nsec = 200000};
-        while (shared->started < enough && waitpid(pid, &status, WNOHANG) == 0)
+        while (!(shared->working && shared->started >= enough) &&
+               waitpid(pid, &status, WNOHANG) == 0)
             nanosleep(&tick, NULL);
         tick.tv_nsec = (long)draw(rng, 3000000);
         nanosleep(&tick, NULL);
         kill(pid, SIGKILL);
-        if (shared->started < enough)
+        if (!shared->working || shared->started < enough)
             exit(1); /* it has said why */
     }
     if (waitpid(pid, &status, 0) < 0)
