@@ -2,6 +2,7 @@
  * Attaching: the cache directory is opened and believed as far as it may be; the map is brought up
  * to date from the bucket; the log is claimed. DESIGN.md says why this is safe.
  */
+#include "catchup.h"
 #include "volume_internal.h"
 
 #include "../store/msg.h"
@@ -121,63 +122,7 @@ static int trust(struct volume *v)
     return r;
 }
 
-/* ------------------------------------------------------------------ the map */
-
-struct attaching {
-    struct volume *v;
-    struct log_position pos;
-    uint64_t segments; /* read since the checkpoint */
-};
-
-static int apply(void *ctx, const struct header *last, const struct entry *entries, size_t nentries,
-                 const struct log_position *pos)
-{
-    struct attaching *a = ctx;
-
-    a->segments += last->kind == HEADER_SEGMENT ? last->seq - last->first + 1 : 1;
-    return index_apply(a->v->index, entries, nentries, pos, true);
-}
-
-static int reload_add(void *ctx, const struct entry *entries, size_t nentries)
-{
-    return index_reload_add(ctx, entries, nentries);
-}
-
-static int load_checkpoint(struct attaching *a, uint64_t seq)
-{
-    struct volume *v = a->v;
-    struct log_position pos;
-    int r = index_reload_begin(v->index);
-
-    if (r < 0)
-        return r;
-    r = checkpoint_load(v->log, seq, reload_add, v->index, ATTACH_PATIENCE_MS, &pos);
-    int end = index_reload_end(v->index, &pos, r == 0);
-    if (r == 0 && end == 0) {
-        a->pos = pos;
-        a->segments = 0;
-    }
-    return r < 0 ? r : end;
-}
-
-/* The map as of the end of the log. *ret_missing: the first number that the log lacks. -ENOENT:
- * something was deleted meanwhile, start over. */
-static int read_map(struct attaching *a, uint64_t *ret_checkpoint, uint64_t *ret_missing)
-{
-    struct volume *v = a->v;
-    struct index_meta meta;
-    int r = checkpoint_newest(v->log, ret_checkpoint, ATTACH_PATIENCE_MS);
-
-    if (r < 0)
-        return r;
-    index_get_meta(v->index, &meta);
-    a->pos = meta.pos;
-    if (meta.fresh)
-        a->pos.size_blocks = v->sb.size_bytes / BLOCK_BYTES;
-    if (a->pos.seq < *ret_checkpoint)
-        r = load_checkpoint(a, *ret_checkpoint);
-    return r == 0 ? log_replay(v->log, &a->pos, apply, a, ATTACH_PATIENCE_MS, ret_missing) : r;
-}
+/* ------------------------------------------------------------------ the claim */
 
 struct local {
     uint64_t blocks;
@@ -193,26 +138,23 @@ static int count_dirty(void *ctx, const struct index_cached *row)
 
 /* What only this cache has must follow what this cache last attached; else somebody wrote the
  * volume since, and both cannot be true. */
-static int check_fork(struct attaching *a)
+static int check_fork(struct volume *v, const struct catchup *c)
 {
-    struct volume *v = a->v;
     struct local l = {0};
     struct index_meta meta;
     int r = index_each_cached(v->index, count_dirty, &l);
 
     index_get_meta(v->index, &meta);
-    if (r < 0 || l.blocks == 0 || a->pos.epoch == 0 ||
-        memcmp(a->pos.nonce, meta.own_nonce, UUID_BYTES) == 0 ||
-        memcmp(a->pos.nonce, meta.pending_nonce, UUID_BYTES) == 0)
+    if (r < 0 || l.blocks == 0 || c->pos.epoch == 0 ||
+        memcmp(c->pos.nonce, meta.own_nonce, UUID_BYTES) == 0 ||
+        memcmp(c->pos.nonce, meta.pending_nonce, UUID_BYTES) == 0)
         return r;
     return msg_error(-ESTALE,
                      "%s: a fork: this cache (%s) has %" PRIu64
                      " KiB that are not in the bucket, but the volume was attached elsewhere since "
                      "(epoch %" PRIu64 "); --discard-local gives them up",
-                     store_url(v->store), v->dir, l.blocks * (BLOCK_BYTES / 1024), a->pos.epoch);
+                     store_url(v->store), v->dir, l.blocks * (BLOCK_BYTES / 1024), c->pos.epoch);
 }
-
-/* ------------------------------------------------------------------ the claim */
 
 static void describe_us(char *who, size_t size_bytes)
 {
@@ -224,9 +166,8 @@ static void describe_us(char *who, size_t size_bytes)
 
 /* The nonce is on the disk before the claim is in the bucket: else, after a crash in between, our
  * own claim would look like somebody else's. */
-static int claim(struct attaching *a, uint64_t missing)
+static int claim(struct volume *v, struct catchup *c)
 {
-    struct volume *v = a->v;
     struct index_meta meta;
     char who[WHO_BYTES];
     int r;
@@ -239,36 +180,35 @@ static int claim(struct attaching *a, uint64_t missing)
     if (r < 0)
         return r;
     describe_us(who, sizeof who);
-    r = log_claim(v->log, &a->pos, missing, meta.pending_nonce, who, ATTACH_PATIENCE_MS);
+    r = log_claim(v->log, &c->pos, c->missing, meta.pending_nonce, who, ATTACH_PATIENCE_MS);
     if (r < 0)
         return r;
-    r = index_apply(v->index, NULL, 0, &a->pos, true);
+    r = index_apply(v->index, NULL, 0, &c->pos, true);
     memcpy(meta.own_nonce, meta.pending_nonce, UUID_BYTES);
     return r == 0 ? index_put_meta(v->index, &meta) : r;
 }
 
-static int take_over(struct attaching *a)
+static int take_over(struct volume *v, struct catchup *c)
 {
-    struct volume *v = a->v;
-    uint64_t checkpoint = 0, again = 0, missing;
+    uint64_t again = 0;
     int r = -EAGAIN;
 
     for (int tries = 0; r == -EAGAIN && tries < CLAIM_TRIES; tries++) {
-        r = read_map(a, &checkpoint, &missing);
+        r = catchup(v->log, v->index, ATTACH_PATIENCE_MS, c);
         if (r == 0)
-            r = check_fork(a);
+            r = check_fork(v, c);
         if (r == 0)
-            r = claim(a, missing);
+            r = claim(v, c);
         if (r == 0)
             r = checkpoint_newest(v->log, &again, ATTACH_PATIENCE_MS);
         /* a newer one means that what looked missing may have been deleted */
-        if (r == -ENOENT || (r == 0 && again > checkpoint))
+        if (r == -ENOENT || (r == 0 && again > c->checkpoint))
             r = -EAGAIN;
     }
     if (r == -EAGAIN)
         return msg_error(-EBUSY, "%s: another machine is writing to it all the time; unmount there",
                          store_url(v->store));
-    v->checkpoint_seq = checkpoint;
+    v->checkpoint_seq = c->checkpoint;
     return r;
 }
 
@@ -343,7 +283,7 @@ static int open_slots(struct volume *v)
 
 int volume_attach(struct volume *v)
 {
-    struct attaching a = {.v = v};
+    struct catchup c;
     struct index_meta meta;
     int r = superblock_load(v->store, &v->sb, ATTACH_PATIENCE_MS);
 
@@ -362,9 +302,9 @@ int volume_attach(struct volume *v)
     if (r == 0)
         r = log_new(v->store, &v->sb, v->clock, &v->log);
     if (r == 0)
-        r = take_over(&a);
+        r = take_over(v, &c);
     if (r == 0)
-        r = checkpointer_new(v, a.segments, &v->checkpointer);
+        r = checkpointer_new(v, c.segments, &v->checkpointer);
     if (r < 0)
         return r;
     if (!v->sb.conditional_put)
@@ -373,6 +313,6 @@ int volume_attach(struct volume *v)
                  store_url(v->store));
     index_get_meta(v->index, &meta);
     v->chunks.allocated_blocks = meta.mapped_blocks;
-    v->size_blocks = v->durable_size_blocks = a.pos.size_blocks;
+    v->size_blocks = v->durable_size_blocks = c.pos.size_blocks;
     return adopt_cached(v);
 }

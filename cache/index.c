@@ -9,7 +9,7 @@ enum { SCHEMA_VERSION = 1, BUSY_MS = 10000 };
 
 static const char SCHEMA[] =
     "CREATE TABLE IF NOT EXISTS meta(id INTEGER PRIMARY KEY CHECK(id = 1), uuid BLOB, seq INTEGER,"
-    " next INTEGER, size_blocks INTEGER, epoch INTEGER, nonce BLOB, own_nonce BLOB,"
+    " next INTEGER, size_blocks INTEGER, epoch INTEGER, nonce BLOB, claim INTEGER, own_nonce BLOB,"
     " pending_nonce BLOB, clean INTEGER, mapped_blocks INTEGER);"
     "CREATE TABLE IF NOT EXISTS map(chunk INTEGER PRIMARY KEY, mask INTEGER NOT NULL,"
     " places BLOB NOT NULL);"
@@ -85,8 +85,8 @@ static int load_meta(struct index *ix)
     uint8_t uuid[UUID_BYTES];
     sqlite3_stmt *q;
     int r = index_prepare(ix, ix->db,
-                          "SELECT uuid, seq, next, size_blocks, epoch, nonce, own_nonce,"
-                          " pending_nonce, clean, mapped_blocks FROM meta",
+                          "SELECT uuid, seq, next, size_blocks, epoch, nonce, claim,"
+                          " own_nonce, pending_nonce, clean, mapped_blocks FROM meta",
                           &q);
 
     if (r < 0)
@@ -94,13 +94,16 @@ static int load_meta(struct index *ix)
     int step = sqlite3_step(q);
     if (step == SQLITE_ROW) {
         copy_blob(q, 0, uuid);
-        m->pos = (struct log_position){
-            column_u64(q, 1), column_u64(q, 2), column_u64(q, 3), column_u64(q, 4), {0}};
+        m->pos = (struct log_position){.seq = column_u64(q, 1),
+                                       .next = column_u64(q, 2),
+                                       .size_blocks = column_u64(q, 3),
+                                       .epoch = column_u64(q, 4),
+                                       .claim = column_u64(q, 6)};
         copy_blob(q, 5, m->pos.nonce);
-        copy_blob(q, 6, m->own_nonce);
-        copy_blob(q, 7, m->pending_nonce);
-        m->clean = sqlite3_column_int(q, 8) != 0;
-        m->mapped_blocks = column_u64(q, 9);
+        copy_blob(q, 7, m->own_nonce);
+        copy_blob(q, 8, m->pending_nonce);
+        m->clean = sqlite3_column_int(q, 9) != 0;
+        m->mapped_blocks = column_u64(q, 10);
         if (memcmp(uuid, ix->uuid, UUID_BYTES) != 0)
             r = msg_error(-EBADMSG, "%s: is the index of another volume; use another --cache-dir",
                           ix->path);
@@ -157,7 +160,8 @@ static int prepare_all(struct index *ix)
         {"BEGIN IMMEDIATE", &ix->q.begin},
         {"COMMIT", &ix->q.commit},
         {"ROLLBACK", &ix->q.rollback},
-        {"REPLACE INTO meta VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)", &ix->q.put_meta},
+        {"REPLACE INTO meta VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+         &ix->q.put_meta},
         {"REPLACE INTO cached VALUES(?1, ?2, ?3, ?4, ?5)", &ix->q.put_cached},
         {"DELETE FROM cached WHERE chunk = ?1", &ix->q.drop_cached},
     };
@@ -226,10 +230,11 @@ int index_put_meta_locked(struct index *ix, const struct index_meta *m)
     bind_u64(q, 4, m->pos.size_blocks);
     bind_u64(q, 5, m->pos.epoch);
     sqlite3_bind_blob(q, 6, m->pos.nonce, UUID_BYTES, SQLITE_TRANSIENT);
-    sqlite3_bind_blob(q, 7, m->own_nonce, UUID_BYTES, SQLITE_TRANSIENT);
-    sqlite3_bind_blob(q, 8, m->pending_nonce, UUID_BYTES, SQLITE_TRANSIENT);
-    bind_u64(q, 9, m->clean);
-    bind_u64(q, 10, m->mapped_blocks);
+    bind_u64(q, 7, m->pos.claim);
+    sqlite3_bind_blob(q, 8, m->own_nonce, UUID_BYTES, SQLITE_TRANSIENT);
+    sqlite3_bind_blob(q, 9, m->pending_nonce, UUID_BYTES, SQLITE_TRANSIENT);
+    bind_u64(q, 10, m->clean);
+    bind_u64(q, 11, m->mapped_blocks);
     return index_step(ix, q);
 }
 

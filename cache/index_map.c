@@ -354,13 +354,16 @@ int index_view_begin(struct index *ix, struct index_view **ret, struct log_posit
     if (sqlite3_open_v2(ix->path, &v->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL) !=
             SQLITE_OK ||
         sqlite3_exec(v->db, "PRAGMA cache_size = -1024; BEGIN", NULL, NULL, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v2(v->db, "SELECT seq, next, size_blocks, epoch, nonce FROM meta", -1, &q,
-                           NULL) != SQLITE_OK ||
+        sqlite3_prepare_v2(v->db, "SELECT seq, next, size_blocks, epoch, nonce, claim FROM meta",
+                           -1, &q, NULL) != SQLITE_OK ||
         sqlite3_step(q) != SQLITE_ROW) {
         r = v->db ? index_error(ix, v->db, "read") : -ENOMEM;
     } else {
-        *ret_pos = (struct log_position){
-            column_u64(q, 0), column_u64(q, 1), column_u64(q, 2), column_u64(q, 3), {0}};
+        *ret_pos = (struct log_position){.seq = column_u64(q, 0),
+                                         .next = column_u64(q, 1),
+                                         .size_blocks = column_u64(q, 2),
+                                         .epoch = column_u64(q, 3),
+                                         .claim = column_u64(q, 5)};
         if (sqlite3_column_bytes(q, 4) == UUID_BYTES)
             memcpy(ret_pos->nonce, sqlite3_column_blob(q, 4), UUID_BYTES);
     }

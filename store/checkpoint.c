@@ -427,8 +427,11 @@ int checkpoint_load(struct log *log, uint64_t seq, checkpoint_add_fn *add, void 
     free(l.list.parts);
     if (r < 0)
         return r;
-    *ret_pos = (struct log_position){
-        .seq = seq, .next = h.next, .size_blocks = h.size_blocks, .epoch = h.epoch};
+    *ret_pos = (struct log_position){.seq = seq,
+                                     .next = h.next,
+                                     .size_blocks = h.size_blocks,
+                                     .epoch = h.epoch,
+                                     .claim = h.claim};
     memcpy(ret_pos->nonce, h.nonce, UUID_BYTES);
     return 0;
 }

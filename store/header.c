@@ -23,7 +23,8 @@ enum {
     AT_BODY_BYTES = 100,
     AT_BODY_CRC = 104,
     AT_OBJECT_BYTES = 108,
-    AT_RESERVED = 112,
+    AT_CLAIM = 112,
+    AT_RESERVED = 120,
     AT_CRC = 124,
 };
 _Static_assert(AT_CRC + 4 == HEADER_BYTES, "the checksum ends the header");
@@ -50,6 +51,7 @@ void header_encode(struct header *h, const void *body, void *out)
     put_le32(p + AT_BODY_BYTES, h->body_bytes);
     put_le32(p + AT_BODY_CRC, h->body_crc);
     put_le32(p + AT_OBJECT_BYTES, h->object_bytes);
+    put_le64(p + AT_CLAIM, h->claim);
     put_le32(p + AT_CRC, crc32c(0, p, AT_CRC));
 }
 
@@ -88,6 +90,7 @@ int header_decode(const void *data, size_t len, const uint8_t uuid[UUID_BYTES],
         .body_bytes = get_le32(p + AT_BODY_BYTES),
         .body_crc = get_le32(p + AT_BODY_CRC),
         .object_bytes = get_le32(p + AT_OBJECT_BYTES),
+        .claim = get_le64(p + AT_CLAIM),
     };
     memcpy(h.uuid, p + AT_UUID, UUID_BYTES);
     memcpy(h.nonce, p + AT_NONCE, UUID_BYTES);

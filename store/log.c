@@ -13,7 +13,7 @@ struct log {
     struct store *store;
     struct superblock sb;
     const struct clock *clock;
-    uint64_t epoch; /* ours; set by the claim, constant then */
+    uint64_t epoch, claim; /* ours; set by the claim, constant then */
     uint8_t nonce[UUID_BYTES];
     uint64_t next; /* to be reserved; the committer's */
 
@@ -70,6 +70,7 @@ void log_describe(struct log *log, struct header *h)
     memcpy(h->uuid, log->sb.uuid, UUID_BYTES);
     memcpy(h->nonce, log->nonce, UUID_BYTES);
     h->epoch = log->epoch;
+    h->claim = log->claim;
     h->wall_ms = (uint64_t)log->clock->wall_ms();
 }
 
@@ -115,6 +116,17 @@ static int who_is_there(struct log *log, uint64_t seq, const uint8_t nonce[UUID_
     return format(who, who_bytes, "an attachment of epoch %" PRIu64, ret_header->epoch);
 }
 
+int log_describe_claim(struct log *log, uint64_t claim, char *buf, size_t size_bytes,
+                       int64_t patience_ms)
+{
+    struct header there;
+    bool ours;
+
+    *buf = 0;
+    return claim ? who_is_there(log, claim, log->nonce, patience_ms, &ours, &there, buf, size_bytes)
+                 : 0;
+}
+
 int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
               const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms)
 {
@@ -132,6 +144,7 @@ int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
     int r;
 
     log->epoch = pos->epoch + 1;
+    log->claim = missing;
     memcpy(log->nonce, claim_nonce, UUID_BYTES);
     log_describe(log, &h);
     h.object_bytes = HEADER_BYTES + h.body_bytes;
@@ -151,7 +164,7 @@ int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
     }
     if (r < 0)
         return r;
-    pos->seq = missing;
+    pos->seq = pos->claim = missing;
     pos->next = log->next = h.next;
     pos->epoch = log->epoch;
     memcpy(pos->nonce, claim_nonce, UUID_BYTES);

@@ -24,7 +24,8 @@ struct log_position {
     uint64_t next; /* the number that follows */
     uint64_t size_blocks;
     uint64_t epoch;            /* of the newest claim; 0: none yet */
-    uint8_t nonce[UUID_BYTES]; /* of the newest claim */
+    uint8_t nonce[UUID_BYTES]; /* of it */
+    uint64_t claim;            /* its number */
 };
 
 struct log;
@@ -49,6 +50,14 @@ int log_replay(struct log *log, struct log_position *pos, log_apply_fn *apply, v
  * reported. -ENOENT silently. */
 int log_read(struct log *log, uint64_t seq, struct header *ret_header, struct entry **ret_entries,
              int64_t patience_ms);
+
+/* The same of an object's first bytes, without I/O; *ret_why on -EBADMSG and -EPROTONOSUPPORT. */
+int log_decode(const struct superblock *sb, uint64_t seq, const void *head, size_t len,
+               struct header *ret_header, struct entry **ret_entries, const char **ret_why);
+
+/* Who made the claim of that number, and when, for people; "" for 0. */
+int log_describe_claim(struct log *log, uint64_t claim, char *buf, size_t size_bytes,
+                       int64_t patience_ms);
 
 /* Claims the number `missing`, with a new nonce that the caller has made durable before (in
  * claim_nonce); `who` names this machine for messages. 0: the log is ours, *pos is after the claim.
@@ -81,6 +90,6 @@ bool log_fenced(struct log *log, char *buf, size_t size_bytes);
 /* For modules of this layer. */
 struct store *log_store(struct log *log);
 const struct superblock *log_superblock(struct log *log);
-void log_describe(struct log *log, struct header *header); /* uuid, nonce, epoch, wall_ms */
+void log_describe(struct log *log, struct header *header); /* uuid, nonce, epoch, claim, wall_ms */
 
 #endif

@@ -26,29 +26,25 @@ static int check_entries(const struct header *h, const uint8_t *table, struct en
     return 0;
 }
 
-static int decode(struct log *log, uint64_t seq, const uint8_t *head, size_t len,
-                  struct header *ret_header, struct entry **ret_entries)
+int log_decode(const struct superblock *sb, uint64_t seq, const void *head, size_t len,
+               struct header *ret_header, struct entry **ret_entries, const char **ret_why)
 {
     scope_free struct entry *entries = NULL;
-    char key[STORE_KEY_MAX];
-    const char *why;
-    int r;
+    struct header h;
+    int r = header_decode(head, len, sb->uuid, 0, seq, &h, ret_why);
 
-    log_key(seq, key);
-    r = header_decode(head, len, log_superblock(log)->uuid, 0, seq, ret_header, &why);
-    if (r == 0 && ret_header->kind == HEADER_SEGMENT) {
-        why = "damaged: sizes do not add up";
-        if (ret_header->nentries > LOG_ENTRIES_MAX ||
-            ret_header->body_bytes != ret_header->nentries * ENTRY_BYTES ||
-            ret_header->first > seq || ret_header->size_blocks >= VOLUME_BLOCKS_MAX)
-            r = -EBADMSG;
-        else if (!(entries = calloc(MAX(ret_header->nentries, 1u), sizeof *entries)))
-            return -ENOMEM;
-        else
-            r = check_entries(ret_header, head + HEADER_BYTES, entries, &why);
+    if (r == 0 && h.kind == HEADER_SEGMENT) {
+        *ret_why = "damaged: sizes do not add up";
+        if (h.nentries > LOG_ENTRIES_MAX || h.body_bytes != h.nentries * ENTRY_BYTES ||
+            h.first > seq || h.size_blocks >= VOLUME_BLOCKS_MAX)
+            return -EBADMSG;
+        entries = calloc(MAX(h.nentries, 1u), sizeof *entries);
+        r = entries ? check_entries(&h, (const uint8_t *)head + HEADER_BYTES, entries, ret_why)
+                    : -ENOMEM;
     }
     if (r < 0)
-        return msg_error(r, "%s: %s: %s; see `s3vol check`", store_url(log_store(log)), key, why);
+        return r;
+    *ret_header = h;
     *ret_entries = take(entries);
     return 0;
 }
@@ -58,6 +54,7 @@ int log_read(struct log *log, uint64_t seq, struct header *ret_header, struct en
 {
     scope_free uint8_t *head = malloc(LOG_HEAD_BYTES);
     char key[STORE_KEY_MAX];
+    const char *why;
     size_t len;
     int r;
 
@@ -65,7 +62,12 @@ int log_read(struct log *log, uint64_t seq, struct header *ret_header, struct en
         return -ENOMEM;
     log_key(seq, key);
     r = store_get_head(log_store(log), key, head, LOG_HEAD_BYTES, &len, NULL, patience_ms);
-    return r < 0 ? r : decode(log, seq, head, len, ret_header, ret_entries);
+    if (r < 0)
+        return r;
+    r = log_decode(log_superblock(log), seq, head, len, ret_header, ret_entries, &why);
+    if (r == -EBADMSG || r == -EPROTONOSUPPORT)
+        msg_error(r, "%s: %s: %s; see `s3vol check`", store_url(log_store(log)), key, why);
+    return r;
 }
 
 /* ------------------------------------------------------------------ commits, in order */
@@ -115,6 +117,7 @@ static int take_in(struct replay *rp, const struct header *h, const struct entry
         pos->seq = h->seq;
         pos->next = h->next;
         pos->epoch = h->epoch;
+        pos->claim = h->seq;
         memcpy(pos->nonce, h->nonce, UUID_BYTES);
         r = rp->apply(rp->ctx, h, NULL, 0, pos);
     } else {

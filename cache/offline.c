@@ -1,0 +1,125 @@
+/* The contract is in offline.h; volume_check() is in check.c. */
+#include "offline.h"
+
+#include "../store/msg.h"
+#include "../store/scope.h"
+#include "catchup.h"
+#include "scratch.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum { PATIENCE_MS = 30000, DELETE_BATCH = 500 };
+
+/* ------------------------------------------------------------------ info */
+
+static int add_size(void *ctx, const char *key, uint64_t size_bytes)
+{
+    uint64_t *sum = ctx;
+
+    (void)key;
+    *sum += size_bytes;
+    return 0;
+}
+
+int volume_info(struct store *store, struct volume_info *ret)
+{
+    struct volume_info info = {0};
+    struct scratch *scratch = NULL;
+    struct superblock sb;
+    struct catchup c;
+    struct index_meta meta;
+    int r = superblock_load(store, &sb, PATIENCE_MS);
+
+    if (r < 0)
+        return r;
+    r = store_list(store, "", "", add_size, &info.stored_bytes, PATIENCE_MS);
+    if (r == 0)
+        r = scratch_new(store, &sb, &scratch);
+    if (r == 0)
+        r = catchup(scratch->log, scratch->index, PATIENCE_MS, &c);
+    if (r == 0)
+        r = log_describe_claim(scratch->log, c.pos.claim, info.attached_by, sizeof info.attached_by,
+                               PATIENCE_MS);
+    if (r == -ENOENT)
+        r = msg_error(-EAGAIN, "%s: changed while it was being read; try again", store_url(store));
+    if (r == 0) {
+        index_get_meta(scratch->index, &meta);
+        uuid_format(sb.uuid, info.uuid);
+        memcpy(info.created, sb.created, sizeof info.created);
+        (void)snprintf(info.compression, sizeof info.compression, "%s",
+                       sb.compress ? "zstd" : "none");
+        info.size_bytes = c.pos.size_blocks * BLOCK_BYTES;
+        info.allocated_bytes = meta.mapped_blocks * BLOCK_BYTES;
+        info.epoch = c.pos.epoch;
+        info.log_seq = c.pos.seq;
+        *ret = info;
+    }
+    scratch_free(scratch);
+    return r;
+}
+
+/* ------------------------------------------------------------------ delete */
+
+struct deleting {
+    struct store *store;
+    char keys[DELETE_BATCH][STORE_KEY_MAX];
+    size_t n;
+    uint64_t total;
+};
+
+static int delete_now(struct deleting *d)
+{
+    const char *keys[DELETE_BATCH];
+    size_t n = d->n;
+
+    for (size_t i = 0; i < n; i++)
+        keys[i] = d->keys[i];
+    d->n = 0;
+    d->total += n;
+    return n ? store_delete(d->store, keys, n, PATIENCE_MS) : 0;
+}
+
+/* Only what is ours: the prefix may hold other things. */
+static int delete_key(void *ctx, const char *key, uint64_t size_bytes)
+{
+    static const char *const ours[] = {"log/", "map/", "part/", "snapshot/", "probe-"};
+    struct deleting *d = ctx;
+    bool is_ours = false;
+
+    (void)size_bytes;
+    for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
+        is_ours = is_ours || strncmp(key, ours[i], strlen(ours[i])) == 0;
+    if (!is_ours)
+        return 0;
+    int r = format(d->keys[d->n++], STORE_KEY_MAX, "%s", key);
+    return r == 0 && d->n == DELETE_BATCH ? delete_now(d) : r;
+}
+
+int volume_delete(struct store *store)
+{
+    scope_free struct deleting *d = calloc(1, sizeof *d);
+    struct superblock sb;
+    char head[1];
+    size_t len;
+    int r;
+
+    if (!d)
+        return -ENOMEM;
+    d->store = store;
+    r = store_get_head(store, "volume", head, sizeof head, &len, NULL, PATIENCE_MS);
+    bool there = r == 0;
+    if (r < 0 && r != -ENOENT)
+        return r;
+    if (there) /* of a damaged one all the rest can be deleted as well */
+        r = store_delete(store, (const char *const[]){"volume"}, 1, PATIENCE_MS);
+    else
+        r = 0;
+    if (r == 0)
+        r = store_list(store, "", "", delete_key, d, PATIENCE_MS);
+    if (r == 0)
+        r = delete_now(d);
+    if (r == 0 && !there && d->total == 0)
+        r = superblock_load(store, &sb, PATIENCE_MS); /* says that there is none */
+    return r;
+}
