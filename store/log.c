@@ -18,10 +18,10 @@ struct log {
     uint64_t next; /* to be reserved; the committer's */
 
     pthread_mutex_t lock; /* guards what follows */
-    pthread_cond_t moved; /* acknowledged or fenced changed */
+    pthread_cond_t moved; /* acknowledged, fenced or stopped changed */
     uint64_t acknowledged;
     bool done[LOG_WINDOW + 1]; /* by seq modulo its size: stored, not acknowledged yet */
-    bool fenced;
+    bool fenced, stopped;
     char fenced_by[320];
 };
 
@@ -184,9 +184,9 @@ uint64_t log_reserve(struct log *log, unsigned n)
 static int wait_for_window(struct log *log, uint64_t seq)
 {
     scope_lock(&log->lock);
-    while (!log->fenced && seq > log->acknowledged + LOG_WINDOW)
+    while (!log->fenced && !log->stopped && seq > log->acknowledged + LOG_WINDOW)
         pthread_cond_wait(&log->moved, &log->lock);
-    return log->fenced ? -ESTALE : 0;
+    return log->fenced ? -ESTALE : log->stopped ? -ECANCELED : 0;
 }
 
 static void mark_done(struct log *log, uint64_t seq)
@@ -213,6 +213,14 @@ static int mark_fenced(struct log *log, const char *by)
     }
     pthread_cond_broadcast(&log->moved);
     return -ESTALE;
+}
+
+/* The store was: who waits for the window would do so for ever. */
+static void mark_stopped(struct log *log)
+{
+    scope_lock(&log->lock);
+    log->stopped = true;
+    pthread_cond_broadcast(&log->moved);
 }
 
 bool log_fenced(struct log *log, char *buf, size_t size_bytes)
@@ -257,7 +265,7 @@ static void pause_before_retry(struct log *log)
     int64_t until = log->clock->now_ms() + AGAIN_MS;
 
     scope_lock(&log->lock);
-    while (!log->fenced && log->clock->wait_until(&log->moved, &log->lock, until))
+    while (!log->fenced && !log->stopped && log->clock->wait_until(&log->moved, &log->lock, until))
         ;
 }
 
@@ -288,5 +296,7 @@ int log_append(struct log *log, uint64_t seq, uint64_t first, uint64_t last, uin
     }
     if (r == 0)
         mark_done(log, seq);
+    else if (r == -ECANCELED)
+        mark_stopped(log);
     return r;
 }
