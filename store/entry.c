@@ -50,10 +50,12 @@ static bool zero_makes_sense(const struct entry *e, const uint8_t *p)
 static bool data_makes_sense(const struct entry *e)
 {
     uint32_t raw_bytes = (uint32_t)e->frame_blocks * BLOCK_BYTES;
+    uint64_t at = e->block % CHUNK_BLOCKS;
 
-    return e->nblocks > 0 && e->block % CHUNK_BLOCKS + e->nblocks <= CHUNK_BLOCKS &&
-           e->skip + e->nblocks <= e->frame_blocks && e->frame_blocks <= CHUNK_BLOCKS &&
-           e->block >= e->skip && e->seq > 0 && e->seq >> 48 == 0 && e->offset >= HEADER_BYTES &&
+    return e->nblocks > 0 && e->skip + e->nblocks <= e->frame_blocks &&
+           /* the whole frame is of one chunk, too */
+           e->skip <= at && at - e->skip + e->frame_blocks <= CHUNK_BLOCKS && e->seq > 0 &&
+           e->seq >> 48 == 0 && e->offset >= HEADER_BYTES &&
            e->offset <= UINT32_MAX - e->stored_bytes && e->stored_bytes > 0 &&
            (e->codec == CODEC_RAW    ? e->stored_bytes == raw_bytes
             : e->codec == CODEC_ZSTD ? e->stored_bytes < raw_bytes

@@ -77,8 +77,8 @@ struct replay {
     int64_t patience_ms;
     const uint64_t *seqs; /* what is there, ascending */
     struct log_position *pos;
-    uint64_t expect;       /* the number that has to come now */
-    struct entry *entries; /* of the commit that is being read */
+    _Atomic uint64_t expect; /* the number that has to come now; makers look at it, too */
+    struct entry *entries;   /* of the commit that is being read */
     size_t nentries, room;
     log_apply_fn *apply;
     void *ctx;
