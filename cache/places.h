@@ -24,9 +24,10 @@ static inline unsigned mask_run(uint64_t mask, unsigned *ret_n)
     return first;
 }
 
-static inline unsigned mask_count(uint64_t mask)
+/* 64 bits wide, so that the difference of two may be added to a counter. */
+static inline uint64_t mask_count(uint64_t mask)
 {
-    return (unsigned)__builtin_popcountll(mask);
+    return (uint64_t)__builtin_popcountll(mask);
 }
 
 struct places {
