@@ -1,5 +1,5 @@
 #!/bin/bash
-# A damaged, cut or missing segment: EIO or one line of error, never wrong bytes; check names the object.
+# A damaged or cut segment: EIO or one line of error, never wrong bytes; check names the object.
 . "$(dirname "$0")/lib/common.sh"
 
 start_volume --no-compress
@@ -13,12 +13,12 @@ segment=$(cd "$URL" && ls -S log | head -n 1) # the largest
 size=$(stat -c %s "$URL/log/$segment")
 
 for damage in "tool flip F $((size / 2))" "tool flip F -1" "tool flip F 0" "tool flip F 40" "tool flip F 200" \
-    "truncate -s $((size / 2)) F" "truncate -s $((size - 1)) F" "truncate -s 50 F" ": >F" "rm F" \
+    "truncate -s $((size / 2)) F" "truncate -s $((size - 1)) F" "truncate -s 50 F" ": >F" \
     "cp $URL/log/$(cd "$URL" && ls log | tail -n 1) F"; do
     echo "--- $damage"
     rm -rf "$URL" && cp -a "$T/whole" "$URL"
     eval "${damage//F/$URL/log/$segment}"
-    refused "log/$segment" s3vol check "$URL"
+    check_finds "log/$segment"
     new_cache
     if timeout 30 s3vol mount --cache-dir "$CACHE" "$URL" "$MNT" >"$T/said" 2>&1; then
         # What it gives must be right or EIO.

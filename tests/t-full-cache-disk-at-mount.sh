@@ -4,7 +4,7 @@
 
 new_volume
 mkdir "$CACHE" "$MNT"
-mount -t tmpfs -o size=128k none "$CACHE"
+mount -t tmpfs -o size=16k none "$CACHE"
 refused "$CACHE" s3vol mount --cache-dir "$CACHE" "$URL" "$MNT"
 mount -o remount,ro "$CACHE"
 refused "$CACHE" s3vol mount --cache-dir "$CACHE" "$URL" "$MNT"

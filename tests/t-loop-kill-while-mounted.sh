@@ -11,8 +11,8 @@ attach_loop
 mkfs.ext4 -q "$LOOP"
 mkdir "$T/fs"
 mount "$LOOP" "$T/fs"
-dd if=/dev/zero of="$T/fs/file" bs=1M count=500 conv=fsync status=none &
-wait_for 30 eval "[ \$(status dirty_bytes) -gt 1000000 ]"
+dd if=/dev/urandom of="$T/fs/file" bs=1M count=500 oflag=direct status=none &
+wait_for 30 eval "[ \$(status allocated_bytes) -gt 20000000 ]"
 kill -KILL "$DAEMON"
 wait
 timeout 30 umount "$T/fs" || timeout 30 umount -l "$T/fs"

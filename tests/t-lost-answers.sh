@@ -14,7 +14,7 @@ for n in 1 2 3 4 5 6; do
     sync "$IMAGE"
 done
 same "$(status state)" ok state
-within "$(status requests.retried)" 7 100 retries
+same "$(s3d_stats faults)" 7 "answers lost"
 s3d_fault 'lost=1&method=PUT&count=1'
 tool fill "$IMAGE" 7M 1M 1
 umount_volume

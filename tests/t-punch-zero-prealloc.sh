@@ -13,6 +13,7 @@ start_volume
 same "$(stat -c %s "$IMAGE")" $((1 << 30)) size
 same "$(allocated)" 0 "allocated bytes of a new volume"
 tool fill "$IMAGE" 0 16M 1
+: >"$T/ref"
 tool fill "$T/ref" 0 16M 1
 within "$(allocated)" $((16 << 20)) $((16 << 20)) "allocated after 16 MiB"
 for range in 0:4096 4096:1048576 3000000:1 3000001:8191 5000000:700000 16770000:7216; do

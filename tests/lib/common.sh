@@ -81,6 +81,15 @@ refused() {
     grep -qiE -- "$pattern" "$T/refused.errors" || fail "$*: the message does not say '$pattern'"
 }
 
+# check_finds OBJECT: s3vol check says that this one is damaged, and exits 1.
+check_finds() {
+    local rc=0
+    timeout $((60 * SLOW)) s3vol check "$URL" >"$T/check.out" 2>&1 || rc=$?
+    cat "$T/check.out"
+    same $rc 1 "exit code of check"
+    grep -qF -- "$1" "$T/check.out" || fail "check does not name $1"
+}
+
 # eio COMMAND…: fails with an I/O error.
 eio() {
     local rc=0
