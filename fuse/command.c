@@ -12,13 +12,14 @@ static const struct command table[] = {
      "Makes a new volume. It takes no space until something is written to it.",
      1, 1, true, command_create},
     {"mount", COMMAND_MOUNT, "[OPTIONS] URL DIR", "make DIR/image appear, the volume as one file",
-     "Mounts the volume: DIR/image is its content, as one file for losetup, a virtual machine or\n"
-     "whatever takes a disk image. Goes to the background when the image can be used.\n"
-     "A volume is written by one machine at a time: mounting it takes it from any other.",
+     "Mounts the volume: DIR/image is its content, as one file for losetup, a virtual\n"
+     "machine or whatever takes a disk image. Goes to the background when the image\n"
+     "can be used. A volume is written by one machine at a time: mounting it takes it\n"
+     "from any other.",
      2, 2, true, command_mount},
     {"umount", COMMAND_UMOUNT, "[OPTIONS] DIR", "save everything to the bucket and unmount",
-     "Waits until all that was written is in the bucket, unmounts, and waits for the daemon to end.\n"
-     "If something cannot be saved the volume stays mounted.",
+     "Waits until all that was written is in the bucket, unmounts, and waits for the\n"
+     "daemon to end. If something cannot be saved for now the volume stays mounted.",
      1, 1, false, command_umount},
     {"status", COMMAND_STATUS, "[OPTIONS] DIR|URL", "tell how a volume is",
      "Tells how the volume is that is mounted at DIR, or what the store has at URL.",

@@ -96,10 +96,8 @@ int command_list(struct options *options)
     if (r < 0)
         return EXIT_FAILED;
     r = store_list_dirs(store, add_name, &names, PATIENCE_MS);
-    if (r == -ENOENT)
-        msg_error(r, "%s: there is nothing", store_url(store));
     for (size_t i = 0; i < names.n; i++) {
-        int one = r == -ENOENT ? r : list_one(options, store_url(store), names.name[i]);
+        int one = list_one(options, store_url(store), names.name[i]);
         r = r < 0 ? r : one;
         free(names.name[i]);
     }
