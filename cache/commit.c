@@ -108,16 +108,18 @@ int volume_preserve(struct volume *v, struct chunk *c, uint64_t mask)
     pthread_mutex_lock(&t->lock);
     while ((s = c->sealed) && (need = mask & s->mask & ~s->saved) && s->save_slot == SLOT_NONE) {
         uint32_t slot = chunks_take_slot(t);
-        if (slot == SLOT_NONE)
-            chunks_wait(t); /* the commit goes on by itself, and lets go of its slots */
-        else if (c->sealed == s && s->save_slot == SLOT_NONE)
+        if (slot == SLOT_NONE) {
+            r = -EBUSY;
+            break;
+        }
+        if (c->sealed == s && s->save_slot == SLOT_NONE)
             s->save_slot = slot;
         else
             chunks_give_slot(t, slot);
     }
     pthread_mutex_unlock(&t->lock);
-    if (!s || !need)
-        return 0;
+    if (r < 0 || !s || !need)
+        return r;
     /* our op keeps the packer from these blocks, so the commit cannot be done with `s` */
     uint8_t *bytes = slots_bounce();
     for (uint64_t rest = need; rest && r == 0;) {

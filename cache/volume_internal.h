@@ -155,7 +155,8 @@ int volume_wait_durable(struct volume *v);
 /* The number of the last commit that holds everything written before, wanted soon. Lock held. */
 uint64_t volume_want_commit(struct volume *v);
 /* Before `mask` of the chunk's slot is overwritten: leaves a commit that needs the old bytes a
- * copy. The caller holds a write op on them. No lock. */
+ * copy. -EBUSY: no slot for it now, and waiting with the blocks held could be for ever. The caller
+ * holds a write op on them. No lock. */
 int volume_preserve(struct volume *v, struct chunk *c, uint64_t mask);
 
 /* --- upload.c --- */

@@ -15,11 +15,12 @@ enum { FULL_TRIES = 50, FULL_WAIT_MS = 100 };
 
 /* One chunk's part of a unit. */
 struct piece {
-    struct chunk *chunk; /* pinned */
-    uint64_t mask;       /* blocks touched */
-    uint64_t partial;    /* of these, covered in part only */
-    uint64_t zero;       /* of these, zero afterwards */
-    uint32_t offset;     /* in the chunk */
+    struct chunk *chunk;         /* pinned */
+    uint64_t mask;               /* blocks touched */
+    uint64_t partial;            /* of these, covered in part only */
+    uint64_t zero;               /* of these, zero afterwards */
+    uint64_t was_zero, occupied; /* of the chunk, before: zero; with bytes in the slot */
+    uint32_t offset;             /* in the chunk */
     size_t len;
     const uint8_t *data; /* NULL: zeros */
     struct op op;
@@ -214,7 +215,7 @@ static int write_partial(struct volume *v, struct piece *p, unsigned block)
     uint32_t begin = block * BLOCK_BYTES;
     uint32_t from = MAX(begin, p->offset),
              to = MIN(begin + BLOCK_BYTES, p->offset + (uint32_t)p->len);
-    int r = volume_copy_out(v, p->chunk->slot, p->chunk->zero, begin, BLOCK_BYTES, bytes);
+    int r = volume_copy_out(v, p->chunk->slot, p->was_zero, begin, BLOCK_BYTES, bytes);
 
     if (r < 0)
         return r;
@@ -229,10 +230,11 @@ static int write_partial(struct volume *v, struct piece *p, unsigned block)
     return slots_write(v->slots, p->chunk->slot, block, 1, bytes);
 }
 
-static int write_piece(struct volume *v, struct piece *p)
+/* The piece's blocks of `which`. */
+static int write_blocks(struct volume *v, struct piece *p, uint64_t which)
 {
-    uint64_t whole = p->mask & ~p->partial & ~p->zero;
-    int r = volume_preserve(v, p->chunk, p->mask & ~p->zero);
+    uint64_t whole = p->mask & which & ~p->partial & ~p->zero;
+    int r = 0;
 
     while (r == 0 && whole) {
         unsigned n, first = mask_run(whole, &n);
@@ -240,8 +242,28 @@ static int write_piece(struct volume *v, struct piece *p)
                         p->data + (first * BLOCK_BYTES - p->offset));
         whole &= ~mask_range(first, n);
     }
-    for (uint64_t rest = p->partial; r == 0 && rest; rest &= rest - 1)
+    for (uint64_t rest = p->partial & which; r == 0 && rest; rest &= rest - 1)
         r = write_partial(v, p, (unsigned)__builtin_ctzll(rest));
+    return r;
+}
+
+/* What may fail for want of space comes first, while nothing that counts is overwritten: a unit
+ * that is tried again must not be in a commit by half. *ret_done counts the pieces that are
+ * written; *ret_torn is the one that failed half-way, or NULL. */
+static int write_pieces(struct unit *u, unsigned *ret_done, struct piece **ret_torn)
+{
+    int r = 0;
+
+    for (unsigned i = 0; i < u->n && r == 0; i++)
+        r = volume_preserve(u->v, u->pieces[i].chunk, u->pieces[i].mask & ~u->pieces[i].zero);
+    for (unsigned i = 0; i < u->n && r == 0; i++)
+        r = write_blocks(u->v, &u->pieces[i], ~u->pieces[i].occupied);
+    for (unsigned i = 0; i < u->n && r == 0; i++) {
+        struct piece *p = &u->pieces[i];
+        r = write_blocks(u->v, p, p->occupied);
+        *ret_done = r == 0 ? i + 1 : i;
+        *ret_torn = r == 0 ? NULL : p;
+    }
     return r;
 }
 
@@ -289,22 +311,28 @@ static void mark_torn(struct volume *v, const struct piece *p)
     chunk_set(&v->chunks, c, c->valid & ~torn, c->zero, c->dirty);
 }
 
+/* -EBUSY: nothing happened; let go of the blocks, and try again when there may be more slots. */
 static int write_held(struct unit *u)
 {
     struct volume *v = u->v;
+    struct piece *torn = NULL;
     unsigned done = 0;
     int r = enter(v);
 
     if (r < 0)
         return r;
+    for (unsigned i = 0; i < u->n; i++) {
+        const struct chunk *c = u->pieces[i].chunk;
+        u->pieces[i].was_zero = c->zero;
+        u->pieces[i].occupied = c->valid & ~c->zero;
+    }
     pthread_mutex_unlock(&v->chunks.lock);
-    while (done < u->n && (r = write_piece(v, &u->pieces[done])) == 0)
-        done++;
+    r = write_pieces(u, &done, &torn);
     pthread_mutex_lock(&v->chunks.lock);
     for (unsigned i = 0; i < done; i++)
         mark_written(v, &u->pieces[i]);
-    if (r < 0)
-        mark_torn(v, &u->pieces[done]);
+    if (torn)
+        mark_torn(v, torn);
     leave(v);
     return r;
 }
@@ -316,8 +344,12 @@ static int write_unit(struct volume *v, const uint8_t *data, size_t len, uint64_
     cut_into_pieces(&u, data);
     scope_lock(&v->chunks.lock);
     int r = get_ready(&u, wait);
-    if (r == 0)
-        r = write_held(&u);
+    while (r == 0 && (r = write_held(&u)) == -EBUSY) {
+        release(&u); /* the commit that needs a copy may be waiting for these very blocks */
+        r = wait ? volume_wait_for_room(v) : -EAGAIN;
+        if (r == 0)
+            r = get_ready(&u, wait);
+    }
     release(&u);
     for (unsigned i = 0; i < u.n; i++)
         if (u.pieces[i].chunk)
