@@ -18,7 +18,7 @@ umount_volume
 
 MNT=$T/mnt CACHE=$T/cache
 refused 'discard-local' s3vol mount --sync cache --cache-dir "$CACHE" "$URL" "$MNT"
-grep -qE '2048 KiB|2(\.0)? ?M|2097152' "$T/refused.errors" || fail "it does not say how much"
+grep -qE '2048 KiB|2(\.0)? ?M|2097152' "$REFUSED" || fail "it does not say how much"
 refused 'discard-local' s3vol mount --cache-dir "$CACHE" "$URL" "$MNT"
 mount_volume --discard-local
 tool verify "$IMAGE" 1M 2M 2

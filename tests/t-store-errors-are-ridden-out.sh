@@ -15,13 +15,13 @@ s3d_fault 'cut=1000&method=PUT&p=0.1&seed=5'
 s3d_fault 'lost=1&p=0.1&seed=6'
 s3d_fault 'hang=1&count=3&skip=30'
 mount_volume --stall-timeout 1s --cache-size 16M --writeback-delay 100ms
-tool mirror "$IMAGE" "$T/ref" 24M 250 1 plain
-cmp -n 24M "$IMAGE" "$T/ref"
+tool mirror "$IMAGE" "$T/ref" 32M 450 1 plain
+cmp -n 32M "$IMAGE" "$T/ref"
 sync "$IMAGE"
 same "$(status state)" ok state
 within "$(status requests.retried)" 5 100000 "retries"
 umount_volume
 new_cache
 mount_volume --stall-timeout 1s
-cmp -n 24M "$IMAGE" "$T/ref"
+cmp -n 32M "$IMAGE" "$T/ref"
 umount_volume

@@ -68,17 +68,18 @@ wait_for() {
     done
 }
 
-# refused PATTERN COMMAND…: it fails by itself (exit 1 or 2) within 20 s, having said one line, which
-# contains the pattern.
+# refused PATTERN COMMAND…: it fails by itself (exit 1 or 2) within 30 s, having said one line, which
+# contains the pattern. The line is in $REFUSED.
+REFUSED=$T/refused
 refused() {
     local pattern=$1 rc=0
     shift
-    timeout $((20 * SLOW)) "$@" >"$T/refused.out" 2>&1 || rc=$?
-    cat "$T/refused.out"
+    timeout $((30 * SLOW)) "$@" >"$REFUSED.all" 2>&1 || rc=$?
+    cat "$REFUSED.all"
     within $rc 1 2 "exit code of $*"
-    grep -v '^s3vol: warning' "$T/refused.out" >"$T/refused.errors" || :
-    same "$(wc -l <"$T/refused.errors")" 1 "number of lines that $* said"
-    grep -qiE -- "$pattern" "$T/refused.errors" || fail "$*: the message does not say '$pattern'"
+    grep -v '^s3vol: warning' "$REFUSED.all" >"$REFUSED" || :
+    same "$(wc -l <"$REFUSED")" 1 "number of lines that $* said"
+    grep -qiE -- "$pattern" "$REFUSED" || fail "$*: the message does not say '$pattern'"
 }
 
 # check_finds OBJECT: s3vol check says that this one is damaged, and exits 1.
