@@ -219,20 +219,28 @@ struct adopting {
     uint64_t nslots; /* in the file */
     uint32_t *slots; /* those in use */
     size_t n, room;
+    bool damaged, dirty; /* rows contradict each other, or the file; there are dirty ones */
 };
 
-static int adopt_row(void *ctx, const struct index_cached *row)
+/* What a row says of its chunk, seen with the map. */
+static void adopted_masks(const struct index_cached *row, uint64_t *ret_valid, uint64_t *ret_zero)
+{
+    *ret_zero = (row->zero & row->valid) | (~row->mapped & ~row->dirty);
+    *ret_valid = row->valid | *ret_zero;
+}
+
+static int look_at_row(void *ctx, const struct index_cached *row)
 {
     struct adopting *a = ctx;
-    struct volume *v = a->v;
-    struct chunks *t = &v->chunks;
-    uint64_t mapped = row->mapped, zero = (row->zero & row->valid) | (~mapped & ~row->dirty);
-    uint64_t valid = row->valid | zero;
-    struct chunk *c;
+    uint64_t valid, zero;
 
+    adopted_masks(row, &valid, &zero);
+    a->dirty = a->dirty || row->dirty;
     if (row->zero & ~row->valid || row->dirty & ~row->valid ||
         (valid & ~zero && row->slot >= a->nslots))
-        return -EBADMSG;
+        a->damaged = true;
+    if (!(valid & ~zero))
+        return 0;
     if (a->n == a->room) {
         size_t room = MAX(2 * a->room, (size_t)1024);
         uint32_t *more = realloc(a->slots, room * sizeof *more);
@@ -241,29 +249,51 @@ static int adopt_row(void *ctx, const struct index_cached *row)
         a->slots = more;
         a->room = room;
     }
-    c = chunks_add(t, row->chunk, mapped);
+    a->slots[a->n++] = row->slot;
+    return 0;
+}
+
+static int adopt_row(void *ctx, const struct index_cached *row)
+{
+    struct adopting *a = ctx;
+    struct volume *v = a->v;
+    struct chunk *c = chunks_add(&v->chunks, row->chunk, row->mapped);
+    uint64_t valid, zero;
+
     if (!c)
         return -ENOMEM;
+    adopted_masks(row, &valid, &zero);
     if (valid & ~zero)
-        a->slots[a->n++] = c->slot = row->slot;
+        c->slot = row->slot;
     c->recorded_dirty = row->dirty != 0;
     v->nrecorded_dirty += c->recorded_dirty;
-    chunk_set(t, c, valid, zero, row->dirty);
+    chunk_set(&v->chunks, c, valid, zero, row->dirty);
     return 0;
+}
+
+/* Rows that cannot be true: an empty cache then, unless that would lose something. */
+static int give_up_cached(struct volume *v, const struct adopting *a)
+{
+    if (a->dirty)
+        return msg_error(-EBADMSG,
+                         "%s: damaged: index.db and slots contradict each other, and there is data "
+                         "that is not in the bucket; --discard-local gives it up",
+                         v->dir);
+    msg_warn("%s: index.db and slots contradict each other: starting with an empty cache", v->dir);
+    return index_forget(v->index, true);
 }
 
 static int adopt_cached(struct volume *v)
 {
     struct adopting a = {.v = v, .nslots = slots_count(v->slots)};
-    int r = index_each_cached(v->index, adopt_row, &a);
+    int r = index_each_cached(v->index, look_at_row, &a);
 
     if (r == 0)
-        r = chunks_adopt_slots(&v->chunks, a.slots, a.n);
+        r = a.damaged ? -EBADMSG : chunks_adopt_slots(&v->chunks, a.slots, a.n);
     if (r == -EBADMSG)
-        msg_error(r,
-                  "%s: damaged: index.db and slots contradict each other; --discard-local gives up "
-                  "what is not in the bucket",
-                  v->dir);
+        r = give_up_cached(v, &a);
+    else if (r == 0)
+        r = index_each_cached(v->index, adopt_row, &a);
     if (r == 0)
         r = slots_truncate(v->slots, v->chunks.fresh_slot);
     free(a.slots);

@@ -28,7 +28,9 @@ struct check {
     size_t nseqs, room;
     uint64_t expect;     /* the next number of the chain */
     uint64_t gap;        /* the first number that is missing; 0: none so far */
-    uint64_t checkpoint; /* the newest */
+    uint64_t checkpoint; /* the newest: before it a number is needed only if the map says so */
+    uint64_t lost_seq;   /* a run of blocks in a missing object, to be reported; 0: none */
+    uint64_t lost_block, lost_end;
     uint64_t objects, left_over, frames;
 };
 
@@ -130,7 +132,7 @@ static int use_object(void *ctx, size_t i, void *item)
         c->left_over++;
         return 0;
     }
-    if (seq > c->expect && !c->gap)
+    if (seq > c->expect && !c->gap && c->expect > c->checkpoint)
         c->gap = c->expect;
     c->expect = seq + 1;
     if (res->error == -ENOENT)
@@ -141,12 +143,14 @@ static int use_object(void *ctx, size_t i, void *item)
         wrong(c, "log/%016" PRIx64 ": %s", seq, res->why);
         return 0;
     }
-    if (res->header.kind == HEADER_CLAIM) {
-        if (c->gap)
-            wrong(c, "log/%016" PRIx64 ": is missing, and the log goes on behind it", c->gap);
+    if (c->gap && (res->header.kind == HEADER_CLAIM || res->header.next > c->gap)) {
+        wrong(c, "log/%016" PRIx64 ": is missing, though the log went on after it", c->gap);
         c->gap = 0;
-        c->expect = res->header.next;
+    } else if (c->gap) { /* in flight when its writer was interrupted */
+        c->left_over++;
     }
+    if (res->header.kind == HEADER_CLAIM)
+        c->expect = res->header.next;
     for (uint32_t n = 0; n < res->header.nentries && res->damaged; n++) {
         const struct entry *e = &res->entries[n];
         c->frames += e->kind == ENTRY_DATA;
@@ -240,14 +244,29 @@ static bool is_there(const struct check *c, uint64_t seq)
     return low < c->nseqs && c->seqs[low] == seq;
 }
 
+static void report_lost(struct check *c)
+{
+    if (c->lost_seq)
+        wrong(c, "log/%016" PRIx64 ": is missing: blocks %" PRIu64 " to %" PRIu64, c->lost_seq,
+              c->lost_block, c->lost_end - 1);
+    c->lost_seq = 0;
+}
+
 static int check_places(void *ctx, const struct places *p)
 {
     struct check *c = ctx;
 
-    for (unsigned i = 0; i < p->n; i++)
-        if (!is_there(c, p->e[i].seq))
-            wrong(c, "log/%016" PRIx64 ": is missing: blocks %" PRIu64 " to %" PRIu64, p->e[i].seq,
-                  p->e[i].block, p->e[i].block + p->e[i].nblocks - 1);
+    for (unsigned i = 0; i < p->n; i++) {
+        const struct entry *e = &p->e[i];
+        if (is_there(c, e->seq))
+            continue;
+        if (e->seq != c->lost_seq || e->block != c->lost_end) {
+            report_lost(c);
+            c->lost_seq = e->seq;
+            c->lost_block = e->block;
+        }
+        c->lost_end = e->block + e->nblocks;
+    }
     return 0;
 }
 
@@ -260,6 +279,7 @@ static int check_map(struct check *c)
     if (r < 0)
         return r;
     r = index_view_each(view, 0, VOLUME_BLOCKS_MAX / CHUNK_BLOCKS, check_places, c);
+    report_lost(c);
     index_view_end(view);
     return r;
 }
@@ -276,6 +296,7 @@ static int check_all(struct check *c)
         wrong(c, "the map cannot be read to the log's end: it cannot be mounted as it is");
     else if (r < 0)
         return r;
+    c->checkpoint = up.checkpoint;
     r = store_list(c->store, "map/", "", check_root, c, PATIENCE_MS);
     if (r == 0)
         r = check_log(c);

@@ -337,52 +337,62 @@ static struct log_position position_after(struct volume *v, const struct commit 
 }
 
 /* Its places are in the index: the chunks may go. Lock held. */
-static bool let_go(struct volume *v, struct commit *commit)
+static void let_go(struct volume *v, struct commit *commit)
 {
-    bool record = false;
-
     for (size_t i = 0; i < commit->nchunks; i++) {
         struct chunk *c = commit->chunks[i].chunk;
         if (--c->commits == 0)
             c->unindexed = 0;
         if (c->recorded_dirty) { /* its row says dirty: not before that is corrected */
             volume_note_change(v, c);
-            record = true;
+            v->record_wanted = true;
         }
         chunk_requeue(&v->chunks, c);
     }
+    volume_forget_changes(v);
     v->oldest = commit->next;
     if (!v->oldest)
         v->newest = NULL;
     v->ncommits--;
     v->indexed = commit->number;
     pthread_cond_broadcast(&v->commit_moved);
-    return record;
 }
 
-/* Lock held, released meanwhile. */
-static void index_commit(struct volume *v, struct commit *commit)
+static void wait_before_retry(struct volume *v)
+{
+    if (!v->stopping)
+        v->clock->wait_until(&v->commit_moved, &v->chunks.lock, v->clock->now_ms() + INDEX_WAIT_MS);
+}
+
+/* False: not now. Lock held, released meanwhile. */
+static bool index_commit(struct volume *v, struct commit *commit)
 {
     pthread_mutex_unlock(&v->chunks.lock);
     struct log_position pos = position_after(v, commit);
     int r = checkpointer_apply(v, commit, &pos);
+    if (r == -ENOSPC)
+        (void)volume_use_less(v, 0);
     pthread_mutex_lock(&v->chunks.lock);
-    if (r == -EBADMSG || r == -EIO) { /* said already; the bucket has it all */
+    if (r == -EBADMSG || r == -EIO) /* said already; the bucket has it all */
         volume_fail(v, VOLUME_FAILED);
-        return;
-    }
-    if (r < 0) {
-        v->clock->wait_until(&v->commit_moved, &v->chunks.lock, v->clock->now_ms() + INDEX_WAIT_MS);
-        return;
-    }
+    if (r < 0)
+        return false;
     v->index_generation++;
-    bool record = let_go(v, commit);
+    let_go(v, commit);
     chunks_tidy(&v->chunks, TIDY_SLOTS);
-    pthread_mutex_unlock(&v->chunks.lock);
     volume_free_commit(commit);
-    if (record)
-        (void)volume_record(v); /* said already; the next one tries again */
+    return true;
+}
+
+/* False: not now. Lock held, released meanwhile. */
+static bool correct_rows(struct volume *v)
+{
+    v->record_wanted = false;
+    pthread_mutex_unlock(&v->chunks.lock);
+    int r = volume_record(v);
     pthread_mutex_lock(&v->chunks.lock);
+    v->record_wanted = v->record_wanted || r < 0;
+    return r == 0;
 }
 
 void *volume_indexer(void *arg)
@@ -391,12 +401,16 @@ void *volume_indexer(void *arg)
 
     pthread_mutex_lock(&v->chunks.lock);
     for (;;) {
-        if (v->oldest && v->oldest->number <= v->durable && v->state != VOLUME_FAILED)
-            index_commit(v, v->oldest);
-        else if (v->stopping)
-            break;
-        else
+        bool ready = v->oldest && v->oldest->number <= v->durable && v->state != VOLUME_FAILED;
+        bool done = !ready || index_commit(v, v->oldest);
+        if (done && v->record_wanted && !v->stopping && v->state != VOLUME_FAILED)
+            done = correct_rows(v);
+        else if (!ready && !v->stopping)
             pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
+        if (v->stopping && (!ready || !done))
+            break; /* what could not be indexed is found in the log */
+        if (!done)
+            wait_before_retry(v);
     }
     pthread_mutex_unlock(&v->chunks.lock);
     return NULL;

@@ -279,12 +279,14 @@ static int record_row(struct index *ix, const struct index_cached *row)
     return index_step(ix, q);
 }
 
-int index_record(struct index *ix, const struct index_cached *rows, size_t nrows)
+int index_record(struct index *ix, const struct index_cached *rows, size_t nrows, bool only)
 {
     scope_lock(&ix->write_lock);
     struct index_meta m = ix->meta;
     int r = index_step(ix, ix->q.begin);
 
+    if (r == 0 && only)
+        r = index_exec(ix, "DELETE FROM cached");
     for (size_t i = 0; i < nrows && r == 0; i++)
         r = record_row(ix, &rows[i]);
     return index_end_locked(ix, r, &m);

@@ -76,8 +76,8 @@ struct index_cached {
     uint64_t mapped; /* given by index_each_cached(): its blocks that have a place */
 };
 
-/* Stores the rows: all or nothing. */
-int index_record(struct index *ix, const struct index_cached *rows, size_t nrows);
+/* Stores the rows: all or nothing. With `only` all others are forgotten. */
+int index_record(struct index *ix, const struct index_cached *rows, size_t nrows, bool only);
 /* Forgets all that is not dirty, or all. */
 int index_forget(struct index *ix, bool dirty_too);
 typedef int index_cached_fn(void *ctx, const struct index_cached *row);

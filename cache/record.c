@@ -22,6 +22,22 @@ void volume_note_change(struct volume *v, struct chunk *c)
     chunk_requeue(&v->chunks, c);
 }
 
+void volume_forget_changes(struct volume *v)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < v->nunrecorded; i++) {
+        struct chunk *c = v->unrecorded[i];
+        if (c->dirty || c->unindexed || c->recorded_dirty) {
+            v->unrecorded[kept++] = c;
+        } else {
+            c->unrecorded = 0;
+            chunk_requeue(&v->chunks, c);
+        }
+    }
+    v->nunrecorded = kept;
+}
+
 /* Only the blocks that the bucket may not have are vouched for. Lock held. */
 static struct index_cached row_of(const struct chunk *c)
 {
@@ -59,13 +75,37 @@ static int unmark_unsynced(struct volume *v)
                                                : 0;
 }
 
-static int store_rows(struct volume *v, const struct index_cached *rows, size_t n, bool mark)
+static int sync_slots(struct volume *v)
+{
+    int r = slots_sync(v->slots);
+
+    if (r == 0)
+        return 0;
+    scope_lock(&v->chunks.lock);
+    volume_fail(v, VOLUME_FAILED); /* the next sync might say that all is well although it is not */
+    return msg_error(-EIO, "%s: syncing the cache: %s", v->dir, strerror(-r));
+}
+
+static int store_rows(struct volume *v, const struct index_cached *rows, size_t n, bool mark,
+                      bool only)
 {
     int r = mark ? mark_unsynced(v) : 0;
 
-    if (r == 0 && (r = slots_sync(v->slots)) < 0)
-        r = msg_error(-EIO, "%s: syncing the cache: %s", v->dir, strerror(-r));
-    return r == 0 ? index_record(v->index, rows, n) : r;
+    if (r == 0)
+        r = sync_slots(v);
+    return r == 0 ? index_record(v->index, rows, n, only) : r;
+}
+
+/* The chunk's row was stored. Meanwhile its commit may have come to its end. Lock held. */
+static void note_row(struct volume *v, struct chunk *c, bool dirty)
+{
+    v->nrecorded_dirty += (size_t)dirty - (size_t)c->recorded_dirty;
+    c->recorded_dirty = dirty;
+    if (dirty && !c->dirty && !c->unindexed) {
+        volume_note_change(v, c);
+        v->record_wanted = true;
+        pthread_cond_broadcast(&v->commit_moved);
+    }
 }
 
 /* Lock held, released meanwhile. */
@@ -88,15 +128,14 @@ static int record_now(struct volume *v)
     if (r == 0) {
         v->nunrecorded = 0;
         pthread_mutex_unlock(&v->chunks.lock);
-        r = store_rows(v, rows, n, mark);
+        r = store_rows(v, rows, n, mark, false);
         pthread_mutex_lock(&v->chunks.lock);
         v->marked = v->marked || (r == 0 && mark);
         v->recorded = r == 0 ? upto : v->recorded;
         for (size_t i = 0; i < n; i++) {
             struct chunk *c = chunks[i];
             if (r == 0) {
-                v->nrecorded_dirty += (rows[i].dirty != 0) - (size_t)c->recorded_dirty;
-                c->recorded_dirty = rows[i].dirty != 0;
+                note_row(v, c, rows[i].dirty != 0);
             } else if (!c->unrecorded) { /* as it was: the next flush tries again */
                 c->unrecorded = 1;
                 v->unrecorded[v->nunrecorded++] = c;
@@ -155,8 +194,6 @@ int volume_record_all(struct volume *v)
             dirty = dirty || ours;
         }
     }
-    r = index_forget(v->index, true);
-    if (r == 0)
-        r = store_rows(v, rows, n, dirty && !v->marked);
+    r = store_rows(v, rows, n, dirty && !v->marked, true);
     return r == 0 && !dirty ? unmark_unsynced(v) : r;
 }

@@ -193,7 +193,7 @@ int volume_close(struct volume *v, bool keep_local)
     stop_threads(v);
     if (r == 0 && !keep_local)
         r = checkpointer_close(v);
-    clean = v->state == VOLUME_FAILED ? 0 : leave_clean(v);
+    clean = v->state == VOLUME_FAILED ? -EIO : leave_clean(v);
     free_volume(v);
     return r < 0 ? r : clean;
 }

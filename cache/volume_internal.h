@@ -103,6 +103,7 @@ struct volume {
     /* records (record.c) */
     uint64_t changes, recorded;          /* writes so far; those of them that the index knows */
     bool recording, marked;              /* a thread is at it; the file "unsynced" exists */
+    bool record_wanted;                  /* rows call blocks dirty that are not any more */
     size_t nrecorded_dirty;              /* chunks */
     struct chunk **unrecorded;           /* pinned */
     size_t nunrecorded, unrecorded_room; /* there is room for every chunk */
@@ -165,6 +166,8 @@ void *volume_uploader(void *volume);
 /* --- record.c --- */
 /* A write happened; lock held. */
 void volume_note_change(struct volume *v, struct chunk *c);
+/* Chunks that are clean by now, and of which the index has no row, need no record. Lock held. */
+void volume_forget_changes(struct volume *v);
 /* The index knows of everything written before, and its bytes are on the disk. */
 int volume_record(struct volume *v);
 /* Rows for all chunks in memory; nothing runs any more. */

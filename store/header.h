@@ -33,7 +33,8 @@ struct header {
     uint64_t size_blocks; /* the volume's size from here on */
     uint64_t first;       /* segment: the first number of its commit; claim and checkpoint: the last
                              number of the last whole commit (0: none); part: its index */
-    uint64_t next;        /* claim and checkpoint: the number where the log goes on; else 0 */
+    uint64_t next;        /* claim and checkpoint: the number where the log goes on; segment: all
+                             below it were acknowledged when this one was stored; part: 0 */
     uint64_t claim;       /* the number of the attachment's claim; a claim's: its own */
     uint64_t wall_ms;     /* when it was made; for people only */
     uint32_t nentries;    /* segment, part: entries; checkpoint: parts; claim: 0 */

@@ -288,6 +288,7 @@ int log_append(struct log *log, uint64_t seq, uint64_t first, uint64_t last, uin
     for (unsigned i = 0; i < nentries; i++)
         entry_encode(&entries[i], table + (size_t)i * ENTRY_BYTES);
     log_describe(log, &h);
+    h.next = log_acknowledged(log) + 1;
     header_encode(&h, table, buf);
     r = wait_for_window(log, seq);
     while (r == 0 && (r = put_segment(log, seq, buf, len)) < 0 && r != -ESTALE && r != -ECANCELED) {

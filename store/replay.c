@@ -161,11 +161,20 @@ static int item_use(void *ctx, size_t i, void *it)
     struct replay *rp = ctx;
     struct item *item = it;
 
-    if (rp->seqs[i] > rp->expect)
-        return THE_END; /* a gap, whatever lies behind it */
     if (rp->seqs[i] < rp->expect)
         return 0;
-    return item->error ? item->error : take_in(rp, &item->header, item->entries);
+    if (rp->seqs[i] == rp->expect)
+        return item->error ? item->error : take_in(rp, &item->header, item->entries);
+    /* A gap ends the log: behind it lies what an interrupted writer had in flight. But what was
+     * acknowledged, or claimed, before that cannot be missing. */
+    if (rp->seqs[i] > rp->expect + LOG_WINDOW)
+        return THE_END;
+    if (item->error == 0 && (item->header.kind == HEADER_CLAIM || item->header.next > rp->expect))
+        return msg_error(-EBADMSG,
+                         "%s: log/%016" PRIx64 ": is missing, though the log went on after it; see "
+                         "`s3vol check`",
+                         store_url(log_store(rp->log)), (uint64_t)rp->expect);
+    return 0;
 }
 
 static void item_drop(void *it)
