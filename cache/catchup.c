@@ -45,7 +45,7 @@ int catchup(struct log *log, struct index *ix, int64_t patience_ms, struct catch
     *ret = (struct catchup){0};
     index_get_meta(ix, &meta);
     ret->pos = meta.pos;
-    if (meta.fresh)
+    if (meta.pos.seq == 0) /* nothing was taken in yet, whatever else is in there */
         ret->pos.size_blocks = log_superblock(log)->size_bytes / BLOCK_BYTES;
     r = checkpoint_newest(log, &ret->checkpoint, patience_ms);
     if (r == 0 && ret->pos.seq < ret->checkpoint)

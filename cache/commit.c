@@ -20,14 +20,18 @@ static bool has_dirt(const struct volume *v)
     return v->chunks.dirty_cost > 0 || v->size_changed;
 }
 
+static bool may_seal(const struct volume *v)
+{
+    return !v->packing && v->ncommits < COMMITS_MAX && v->state == VOLUME_OK && has_dirt(v);
+}
+
 static bool should_seal(const struct volume *v)
 {
     uint64_t enough = MIN((uint64_t)WRITEBACK_BYTES, v->cfg.dirty_bytes / 4);
 
-    return !v->packing && v->ncommits < COMMITS_MAX && v->state == VOLUME_OK && has_dirt(v) &&
-           (v->wanted > v->sealed || v->pressed > 0 ||
-            v->chunks.dirty_cost * BLOCK_BYTES >= enough ||
-            v->clock->now_ms() >= v->dirty_since_ms + v->cfg.writeback_ms);
+    return may_seal(v) && (v->wanted > v->sealed || v->pressed > 0 ||
+                           v->chunks.dirty_cost * BLOCK_BYTES >= enough ||
+                           v->clock->now_ms() >= v->dirty_since_ms + v->cfg.writeback_ms);
 }
 
 void volume_free_commit(struct commit *c)
@@ -266,7 +270,7 @@ void *volume_committer(void *arg)
     pthread_mutex_lock(&v->chunks.lock);
     while (!v->stopping) {
         if (!should_seal(v)) {
-            if (has_dirt(v) && !v->packing)
+            if (may_seal(v))
                 v->clock->wait_until(&v->commit_moved, &v->chunks.lock,
                                      v->dirty_since_ms + v->cfg.writeback_ms);
             else

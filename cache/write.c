@@ -337,6 +337,18 @@ static int write_held(struct unit *u)
     return r;
 }
 
+/* The commit that needs a copy may wait for the blocks that we let go of. Is there a slot by now,
+ * nobody would wake us. Lock held. */
+static int wait_for_slot(struct volume *v)
+{
+    uint32_t slot = chunks_take_slot(&v->chunks);
+
+    if (slot == SLOT_NONE)
+        return volume_wait_for_room(v);
+    chunks_give_slot(&v->chunks, slot);
+    return 0;
+}
+
 static int write_unit(struct volume *v, const uint8_t *data, size_t len, uint64_t offset, bool wait)
 {
     struct unit u = {.v = v, .offset = offset, .len = len};
@@ -345,8 +357,8 @@ static int write_unit(struct volume *v, const uint8_t *data, size_t len, uint64_
     scope_lock(&v->chunks.lock);
     int r = get_ready(&u, wait);
     while (r == 0 && (r = write_held(&u)) == -EBUSY) {
-        release(&u); /* the commit that needs a copy may be waiting for these very blocks */
-        r = wait ? volume_wait_for_room(v) : -EAGAIN;
+        release(&u);
+        r = wait ? wait_for_slot(v) : -EAGAIN;
         if (r == 0)
             r = get_ready(&u, wait);
     }
