@@ -362,12 +362,6 @@ static void let_go(struct volume *v, struct commit *commit)
     pthread_cond_broadcast(&v->commit_moved);
 }
 
-static void wait_before_retry(struct volume *v)
-{
-    if (!v->stopping)
-        v->clock->wait_until(&v->commit_moved, &v->chunks.lock, v->clock->now_ms() + INDEX_WAIT_MS);
-}
-
 /* False: not now. Lock held, released meanwhile. */
 static bool index_commit(struct volume *v, struct commit *commit)
 {
@@ -405,16 +399,22 @@ void *volume_indexer(void *arg)
 
     pthread_mutex_lock(&v->chunks.lock);
     for (;;) {
-        bool ready = v->oldest && v->oldest->number <= v->durable && v->state != VOLUME_FAILED;
-        bool done = !ready || index_commit(v, v->oldest);
-        if (done && v->record_wanted && !v->stopping && v->state != VOLUME_FAILED)
-            done = correct_rows(v);
-        else if (!ready && !v->stopping)
+        bool fine = v->state != VOLUME_FAILED;
+        bool ready = fine && v->oldest && v->oldest->number <= v->durable;
+        if (!ready && v->stopping)
+            break;
+        if (!ready && !(fine && v->record_wanted)) {
             pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
-        if (v->stopping && (!ready || !done))
+            continue;
+        }
+        bool done = !ready || index_commit(v, v->oldest);
+        if (done && v->record_wanted && !v->stopping)
+            done = correct_rows(v);
+        if (!done && v->stopping)
             break; /* what could not be indexed is found in the log */
         if (!done)
-            wait_before_retry(v);
+            v->clock->wait_until(&v->commit_moved, &v->chunks.lock,
+                                 v->clock->now_ms() + INDEX_WAIT_MS);
     }
     pthread_mutex_unlock(&v->chunks.lock);
     return NULL;
