@@ -136,6 +136,12 @@ static int count_dirty(void *ctx, const struct index_cached *row)
     return 0;
 }
 
+static bool is_ours(const struct index_meta *meta, const struct log_position *pos)
+{
+    return memcmp(pos->nonce, meta->own_nonce, UUID_BYTES) == 0 ||
+           memcmp(pos->nonce, meta->pending_nonce, UUID_BYTES) == 0;
+}
+
 /* What only this cache has must follow what this cache last attached; else somebody wrote the
  * volume since, and both cannot be true. */
 static int check_fork(struct volume *v, const struct catchup *c)
@@ -145,9 +151,7 @@ static int check_fork(struct volume *v, const struct catchup *c)
     int r = index_each_cached(v->index, count_dirty, &l);
 
     index_get_meta(v->index, &meta);
-    if (r < 0 || l.blocks == 0 || c->pos.epoch == 0 ||
-        memcmp(c->pos.nonce, meta.own_nonce, UUID_BYTES) == 0 ||
-        memcmp(c->pos.nonce, meta.pending_nonce, UUID_BYTES) == 0)
+    if (r < 0 || l.blocks == 0 || c->pos.epoch == 0 || is_ours(&meta, &c->pos))
         return r;
     return msg_error(-ESTALE,
                      "%s: a fork: this cache (%s) has %" PRIu64
@@ -173,6 +177,12 @@ static int claim(struct volume *v, struct catchup *c)
     int r;
 
     index_get_meta(v->index, &meta);
+    if (is_ours(&meta, &c->pos))
+        memcpy(meta.own_nonce, c->pos.nonce, UUID_BYTES); /* pending no longer */
+    else
+        meta.local_blocks = 0;
+    if (v->cfg.discard_local)
+        meta.local_blocks = 0;
     r = random_bytes(meta.pending_nonce, UUID_BYTES);
     meta.clean = false; /* slots are about to change */
     if (r == 0)
@@ -343,6 +353,10 @@ int volume_attach(struct volume *v)
                  store_url(v->store));
     index_get_meta(v->index, &meta);
     v->chunks.allocated_blocks = meta.mapped_blocks;
-    v->size_blocks = v->durable_size_blocks = c.pos.size_blocks;
+    v->size_blocks = c.pos.size_blocks;
+    if (meta.local_blocks > v->size_blocks) { /* it grew, and only this cache knows */
+        v->size_blocks = meta.local_blocks;
+        v->size_changed = true;
+    }
     return adopt_cached(v);
 }

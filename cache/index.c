@@ -10,7 +10,7 @@ enum { SCHEMA_VERSION = 1, BUSY_MS = 10000 };
 static const char SCHEMA[] =
     "CREATE TABLE IF NOT EXISTS meta(id INTEGER PRIMARY KEY CHECK(id = 1), uuid BLOB, seq INTEGER,"
     " next INTEGER, size_blocks INTEGER, epoch INTEGER, nonce BLOB, claim INTEGER, own_nonce BLOB,"
-    " pending_nonce BLOB, clean INTEGER, mapped_blocks INTEGER);"
+    " pending_nonce BLOB, clean INTEGER, mapped_blocks INTEGER, local_blocks INTEGER);"
     "CREATE TABLE IF NOT EXISTS map(chunk INTEGER PRIMARY KEY, mask INTEGER NOT NULL,"
     " places BLOB NOT NULL);"
     "CREATE TABLE IF NOT EXISTS cached(chunk INTEGER PRIMARY KEY, slot INTEGER NOT NULL,"
@@ -86,7 +86,7 @@ static int load_meta(struct index *ix)
     sqlite3_stmt *q;
     int r = index_prepare(ix, ix->db,
                           "SELECT uuid, seq, next, size_blocks, epoch, nonce, claim,"
-                          " own_nonce, pending_nonce, clean, mapped_blocks FROM meta",
+                          " own_nonce, pending_nonce, clean, mapped_blocks, local_blocks FROM meta",
                           &q);
 
     if (r < 0)
@@ -104,6 +104,7 @@ static int load_meta(struct index *ix)
         copy_blob(q, 8, m->pending_nonce);
         m->clean = sqlite3_column_int(q, 9) != 0;
         m->mapped_blocks = column_u64(q, 10);
+        m->local_blocks = column_u64(q, 11);
         if (memcmp(uuid, ix->uuid, UUID_BYTES) != 0)
             r = msg_error(-EBADMSG, "%s: is the index of another volume; use another --cache-dir",
                           ix->path);
@@ -160,7 +161,7 @@ static int prepare_all(struct index *ix)
         {"BEGIN IMMEDIATE", &ix->q.begin},
         {"COMMIT", &ix->q.commit},
         {"ROLLBACK", &ix->q.rollback},
-        {"REPLACE INTO meta VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        {"REPLACE INTO meta VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
          &ix->q.put_meta},
         {"REPLACE INTO cached VALUES(?1, ?2, ?3, ?4, ?5)", &ix->q.put_cached},
         {"DELETE FROM cached WHERE chunk = ?1", &ix->q.drop_cached},
@@ -235,6 +236,7 @@ int index_put_meta_locked(struct index *ix, const struct index_meta *m)
     sqlite3_bind_blob(q, 9, m->pending_nonce, UUID_BYTES, SQLITE_TRANSIENT);
     bind_u64(q, 10, m->clean);
     bind_u64(q, 11, m->mapped_blocks);
+    bind_u64(q, 12, m->local_blocks);
     return index_step(ix, q);
 }
 
@@ -279,7 +281,8 @@ static int record_row(struct index *ix, const struct index_cached *row)
     return index_step(ix, q);
 }
 
-int index_record(struct index *ix, const struct index_cached *rows, size_t nrows, bool only)
+int index_record(struct index *ix, const struct index_cached *rows, size_t nrows,
+                 uint64_t size_blocks, bool only)
 {
     scope_lock(&ix->write_lock);
     struct index_meta m = ix->meta;
@@ -289,6 +292,9 @@ int index_record(struct index *ix, const struct index_cached *rows, size_t nrows
         r = index_exec(ix, "DELETE FROM cached");
     for (size_t i = 0; i < nrows && r == 0; i++)
         r = record_row(ix, &rows[i]);
+    m.local_blocks = size_blocks;
+    if (r == 0 && m.local_blocks != ix->meta.local_blocks)
+        r = index_put_meta_locked(ix, &m);
     return index_end_locked(ix, r, &m);
 }
 

@@ -22,6 +22,8 @@ struct index_meta {
     uint64_t mapped_blocks;            /* in `map` */
     uint8_t own_nonce[UUID_BYTES];     /* of our newest claim that succeeded */
     uint8_t pending_nonce[UUID_BYTES]; /* of one that may have */
+    uint64_t local_blocks;             /* the volume's size as last recorded here, which the bucket
+                                          may not know yet; 0: never was */
     bool clean; /* all of `cached` may be believed, not only its dirty blocks */
     bool fresh; /* never stored: a new file */
 };
@@ -76,8 +78,9 @@ struct index_cached {
     uint64_t mapped; /* given by index_each_cached(): its blocks that have a place */
 };
 
-/* Stores the rows: all or nothing. With `only` all others are forgotten. */
-int index_record(struct index *ix, const struct index_cached *rows, size_t nrows, bool only);
+/* Stores the rows and local_blocks: all or nothing. With `only` all other rows are forgotten. */
+int index_record(struct index *ix, const struct index_cached *rows, size_t nrows,
+                 uint64_t size_blocks, bool only);
 /* Forgets all that is not dirty, or all. */
 int index_forget(struct index *ix, bool dirty_too);
 typedef int index_cached_fn(void *ctx, const struct index_cached *row);

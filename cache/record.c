@@ -86,14 +86,14 @@ static int sync_slots(struct volume *v)
     return msg_error(-EIO, "%s: syncing the cache: %s", v->dir, strerror(-r));
 }
 
-static int store_rows(struct volume *v, const struct index_cached *rows, size_t n, bool mark,
-                      bool only)
+static int store_rows(struct volume *v, const struct index_cached *rows, size_t n,
+                      uint64_t size_blocks, bool mark, bool only)
 {
     int r = mark ? mark_unsynced(v) : 0;
 
     if (r == 0)
         r = sync_slots(v);
-    return r == 0 ? index_record(v->index, rows, n, only) : r;
+    return r == 0 ? index_record(v->index, rows, n, size_blocks, only) : r;
 }
 
 /* The chunk's row was stored. Meanwhile its commit may have come to its end. Lock held. */
@@ -114,7 +114,7 @@ static int record_now(struct volume *v)
     size_t n = v->nunrecorded;
     struct index_cached *rows = calloc(n + 1, sizeof *rows);
     struct chunk **chunks = calloc(n + 1, sizeof *chunks);
-    uint64_t upto = v->changes;
+    uint64_t upto = v->changes, size_blocks = v->size_blocks;
     bool mark = false;
     int r = rows && chunks ? 0 : -ENOMEM;
 
@@ -128,7 +128,7 @@ static int record_now(struct volume *v)
     if (r == 0) {
         v->nunrecorded = 0;
         pthread_mutex_unlock(&v->chunks.lock);
-        r = store_rows(v, rows, n, mark, false);
+        r = store_rows(v, rows, n, size_blocks, mark, false);
         pthread_mutex_lock(&v->chunks.lock);
         v->marked = v->marked || (r == 0 && mark);
         v->recorded = r == 0 ? upto : v->recorded;
@@ -194,6 +194,6 @@ int volume_record_all(struct volume *v)
             dirty = dirty || ours;
         }
     }
-    r = store_rows(v, rows, n, dirty && !v->marked, true);
+    r = store_rows(v, rows, n, v->size_blocks, dirty && !v->marked, true);
     return r == 0 && !dirty ? unmark_unsynced(v) : r;
 }

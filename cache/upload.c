@@ -115,7 +115,6 @@ static void advance(struct volume *v)
         c = c->next;
     for (; c && c->planned && c->stored == c->nsegments; c = c->next) {
         v->durable = c->number;
-        v->durable_size_blocks = c->size_blocks;
         v->uploading_cost -= c->cost;
         v->last_commit_ms = v->clock->now_ms();
         chunks_changed(&v->chunks);

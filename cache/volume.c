@@ -248,12 +248,8 @@ int volume_flush(struct volume *v)
         return volume_wait_durable(v);
     pthread_mutex_lock(&v->chunks.lock);
     int r = volume_check_state(v);
-    bool grown = v->size_blocks != v->durable_size_blocks;
     pthread_mutex_unlock(&v->chunks.lock);
-    if (r == 0)
-        r = volume_record(v);
-    /* the size is in the log only */
-    return r == 0 && grown ? volume_wait_durable(v) : r;
+    return r == 0 ? volume_record(v) : r;
 }
 
 int volume_resize(struct volume *v, uint64_t size_bytes)
@@ -272,6 +268,7 @@ int volume_resize(struct volume *v, uint64_t size_bytes)
     if (!v->size_changed && !v->chunks.dirty_cost)
         v->dirty_since_ms = v->clock->now_ms();
     v->size_changed = true;
+    v->changes++;
     pthread_cond_broadcast(&v->commit_moved);
     return 0;
 }

@@ -21,7 +21,7 @@ enum {
     UNIT_BYTES = 1024 * 1024, /* a write is atomic up to this size; FUSE sends no larger ones */
     UNIT_CHUNKS = UNIT_BYTES / CHUNK_BYTES + 1,
     TIDY_SLOTS = 64, /* given back and not punched yet */
-    ATTACH_PATIENCE_MS = 15000,
+    ATTACH_PATIENCE_MS = 6000,
     DOWNLOAD_BYTES = 4 * 1024 * 1024, /* one GET at most */
     DOWNLOAD_GAP = 64 * 1024,         /* fetched and thrown away, rather than asking twice */
 };
@@ -71,7 +71,7 @@ struct volume {
 
     struct chunks chunks; /* and the lock, which guards all that follows */
 
-    uint64_t size_blocks, durable_size_blocks;
+    uint64_t size_blocks;
     bool size_changed; /* since the last seal */
     enum volume_state state;
     bool stopping;

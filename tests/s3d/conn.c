@@ -302,7 +302,7 @@ int conn_write(struct conn *conn, const struct request *request, const struct an
 {
     static atomic_uint id;
     char head[2048], date[64];
-    time_t now = time(NULL);
+    time_t now = time(NULL) + conn->clock_ahead_s;
     struct tm tm;
     bool bare = answer->status == 204 || answer->status == 304;
     uint64_t len = answer->body && !bare ? answer->body_len : 0;

@@ -28,7 +28,8 @@ struct conn {
     size_t have, used;
     uint64_t bandwidth; /* bytes per second, 0: no bound; may be changed between requests */
     int64_t busy_until_us;
-    uint64_t in; /* bytes of the body of the request at hand */
+    uint64_t in;           /* bytes of the body of the request at hand */
+    int64_t clock_ahead_s; /* of the Date in answers */
 };
 
 /* Pointers are good until the next conn_read_head(). */

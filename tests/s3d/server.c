@@ -158,6 +158,7 @@ static bool serve(struct conn *conn)
     bool more = false;
 
     conn->bandwidth = settings.bandwidth;
+    conn->clock_ahead_s = config->auth.clock_ahead_s;
     int r = conn_read_head(conn, &request);
     if (r == 0) {
         more = control_wants(&request) ? serve_control(conn, &request, &answer)
