@@ -20,19 +20,27 @@
 
 enum {
     STACK_BYTES = 256 << 10,
-    HEAP_RESERVE_BYTES = 16 << 20,
+    HEAP_LARGEST_BYTES = 32 << 20, /* what is larger is mapped on its own, and not kept */
+    HEAP_RESERVE_BYTES = 8 << 20,
     HEAP_KEEP_BYTES = 64 << 20, /* given back to the system only beyond this */
 };
 
+/* One heap, in one piece, for all but the largest: what has been freed stays for the next. */
 static void prepare_heap(void)
 {
 #ifdef M_ARENA_MAX
     mallopt(M_ARENA_MAX, 1);
-    mallopt(M_MMAP_THRESHOLD, HEAP_RESERVE_BYTES * 2);
+    mallopt(M_MMAP_THRESHOLD, HEAP_LARGEST_BYTES);
     mallopt(M_TRIM_THRESHOLD, HEAP_KEEP_BYTES);
     mallopt(M_TOP_PAD, 1 << 20);
 #endif
+}
+
+/* Memory for what will be allocated later. */
+static void touch_reserve(void)
+{
     char *reserve = malloc(HEAP_RESERVE_BYTES);
+
     if (reserve)
         for (size_t i = 0; i < HEAP_RESERVE_BYTES; i += 4096)
             ((volatile char *)reserve)[i] = 1;
@@ -62,6 +70,7 @@ void daemon_lock_memory(void)
 {
     struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
 
+    touch_reserve();
     if (geteuid() == 0)
         (void)setrlimit(RLIMIT_MEMLOCK, &all);
     /* On fault: without it each library's every page and each stack's would be brought in. */

@@ -8,7 +8,8 @@
  * not allowed is left out. */
 void daemon_prepare(void);
 
-/* When all threads and buffers exist: keeps what has been touched in memory. */
+/* When all threads and buffers exist: touches a reserve of memory, and keeps what has been touched.
+ */
 void daemon_lock_memory(void);
 
 /* Leaves the terminal: a session of its own, no working directory, messages to syslog. */

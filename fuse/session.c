@@ -30,7 +30,6 @@ struct receiver {
     pthread_t thread;
     struct session *session;
     char *request; /* ends a page in front of a page boundary, see open_buffers() */
-    char *reply;   /* SESSION_IO_MAX bytes */
     const struct fuse_in_header *in; /* what is being handled, or NULL */
 };
 
@@ -60,7 +59,7 @@ bool session_maps_direct(void)
 void *session_reply_buffer(void)
 {
     INVARIANT(here);
-    return here->reply;
+    return here->request + WRITE_HEADER_BYTES;
 }
 
 /* ---------------------------------------------------------------------------- talking */
@@ -218,10 +217,11 @@ out:
 }
 
 /* One piece of memory for all: for each receiver a page whose last 80 bytes take the headers of a
- * WRITE, the bytes of the WRITE, and the answer to a READ. */
+ * WRITE, and behind it, aligned, the bytes of the WRITE; or those of the answer to a READ, whose
+ * request is short. */
 static int open_buffers(struct session *s)
 {
-    size_t each = PAGE + SESSION_IO_MAX + SESSION_IO_MAX;
+    size_t each = PAGE + SESSION_IO_MAX;
 
     s->buffers_bytes = RECEIVERS * each;
     s->buffers = mmap(NULL, s->buffers_bytes, PROT_READ | PROT_WRITE,
@@ -231,9 +231,7 @@ static int open_buffers(struct session *s)
         return msg_error(-ENOMEM, "mount: out of memory");
     }
     for (unsigned i = 0; i < RECEIVERS; i++) {
-        char *start = s->buffers + i * each;
-        s->receiver[i].request = start + PAGE - WRITE_HEADER_BYTES;
-        s->receiver[i].reply = start + PAGE + SESSION_IO_MAX;
+        s->receiver[i].request = s->buffers + i * each + PAGE - WRITE_HEADER_BYTES;
         s->receiver[i].session = s;
     }
     return 0;

@@ -9,8 +9,7 @@ make -s -C "$TOP" install B="$B" DESTDIR="$root" PREFIX=/usr
 same "$(readlink "$root/sbin/mount.fuse.s3vol")" /usr/bin/s3vol "the mount helper"
 for command in create mount umount status flush list delete check; do
     for option in $(s3vol $command --help | grep -oE '^ +(-., )?--[][a-z-]+' | grep -oE '[-][-][][a-z-]+' | sed 's/\[no-\]//'); do
-        grep -qF -- "${option//-/\\-}" "$root/usr/share/man/man1/s3vol.1" ||
-            grep -qF -- "$option" "$root/usr/share/man/man1/s3vol.1" || fail "the man page does not have $option of $command"
+        grep -qF -- "Fl ${option#-}" "$root/usr/share/man/man1/s3vol.1" || fail "the man page does not have $option of $command"
     done
 done
 completions=$(bash -c '. "$1"; COMP_WORDS=(s3vol mo) COMP_CWORD=1 COMP_LINE="s3vol mo" COMP_POINT=8
