@@ -1,34 +1,9 @@
-#include "options.h"
+#include "options_internal.h"
 
 #include "../store/msg.h"
 #include "../store/scope.h"
-#include "units.h"
 
-#include <inttypes.h>
 #include <string.h>
-
-enum kind {
-    FLAG,     /* bool: true when given */
-    SWITCH,   /* bool: --name, --no-name */
-    SIZE,     /* uint64_t, bytes */
-    DURATION, /* int64_t, ms */
-    PATIENCE, /* the same, or "forever" */
-    COUNT,    /* unsigned */
-    TEXT,     /* const char * */
-    CHOICE,   /* an enum: the position of the word in `argument` */
-    REFUSED,  /* only after -o: `help` says why */
-};
-
-struct option {
-    const char *name;
-    char letter;
-    enum kind kind;
-    unsigned commands;
-    size_t offset; /* in struct options */
-    const char *argument;
-    uint64_t min, max, step; /* of a value, in its unit; step 0: any */
-    const char *help;
-};
 
 #define AT(field) offsetof(struct options, field)
 #define K         UINT64_C(1024)
@@ -212,126 +187,6 @@ static bool takes_value(const struct option *option)
     return option->argument;
 }
 
-/* ---------------------------------------------------------------------------- values */
-
-static int bad_value(const struct option *option, const char *text, const char *why)
-{
-    return msg_error(-EINVAL, "--%s %.100s: %s", option->name, text, why);
-}
-
-static int out_of_range(const struct option *option, const char *text)
-{
-    char low[UNITS_TEXT_MAX], high[UNITS_TEXT_MAX], why[80];
-
-    if (option->kind == SIZE) {
-        units_format_size(option->min, low);
-        units_format_size(option->max, high);
-    } else if (option->kind == COUNT) {
-        INVARIANT(format(low, sizeof low, "%" PRIu64, option->min) == 0);
-        INVARIANT(format(high, sizeof high, "%" PRIu64, option->max) == 0);
-    } else {
-        units_format_duration((int64_t)option->min, low);
-        units_format_duration((int64_t)option->max, high);
-    }
-    if (option->max == INT64_MAX)
-        INVARIANT(format(why, sizeof why, "must be at least %s", low) == 0);
-    else
-        INVARIANT(format(why, sizeof why, "must be from %s to %s", low, high) == 0);
-    return bad_value(option, text, why);
-}
-
-/* A number within the option's limits. */
-static int parse_number(const struct option *option, const char *text, uint64_t *ret)
-{
-    static const char *const shape[] = {
-        [SIZE] = "not a size; write a whole number and K, M, G or T, like 10G",
-        [DURATION] = "not a time; write a whole number and ms, s, m or h, like 30s",
-        [PATIENCE] = "not a time; write a whole number and ms, s, m or h, like 30s, or forever",
-        [COUNT] = "not a number",
-    };
-    uint64_t n = 0;
-    int64_t ms;
-    int r;
-
-    if (option->kind == SIZE)
-        r = units_parse_size(text, &n);
-    else if (option->kind == COUNT)
-        r = units_parse_count(text, &n);
-    else if ((r = units_parse_duration(text, &ms)) == 0)
-        n = (uint64_t)ms;
-    if (r == -EINVAL)
-        return bad_value(option, text, shape[option->kind]);
-    if (r < 0 || n < option->min || n > option->max)
-        return out_of_range(option, text);
-    if (option->step && n % option->step)
-        return bad_value(option, text, "must be a multiple of 4096 bytes");
-    *ret = n;
-    return 0;
-}
-
-static int parse_choice(const struct option *option, const char *text, int *ret)
-{
-    size_t len = strlen(text);
-    int position = 0;
-
-    for (const char *word = option->argument;; position++) {
-        size_t n = strcspn(word, "|");
-        if (n == len && memcmp(word, text, n) == 0) {
-            *ret = position;
-            return 0;
-        }
-        if (!word[n])
-            break;
-        word += n + 1;
-    }
-    return msg_error(-EINVAL, "--%s %.100s: must be one of %s", option->name, text,
-                     option->argument);
-}
-
-/* `text` is NULL for an option without a value. */
-static int set(struct options *options, const struct option *option, const char *text, bool on)
-{
-    void *field = (char *)options + option->offset;
-    uint64_t n = 0;
-    int r;
-
-    switch (option->kind) {
-    case FLAG:
-    case SWITCH:
-        *(bool *)field = on;
-        return 0;
-    case PATIENCE:
-        if (strcmp(text, "forever") == 0) {
-            *(int64_t *)field = STORE_FOREVER;
-            return 0;
-        }
-        __attribute__((fallthrough));
-    case SIZE:
-    case DURATION:
-    case COUNT:
-        r = parse_number(option, text, &n);
-        if (r < 0)
-            return r;
-        if (option->kind == SIZE)
-            *(uint64_t *)field = n;
-        else if (option->kind == COUNT)
-            *(unsigned *)field = (unsigned)n;
-        else
-            *(int64_t *)field = (int64_t)n;
-        return 0;
-    case TEXT:
-        if (!*text)
-            return bad_value(option, text, "must not be empty");
-        *(const char **)field = text;
-        return 0;
-    case CHOICE:
-        return parse_choice(option, text, (int *)field);
-    case REFUSED:
-        return msg_error(-EINVAL, "-o %s: %s", option->name, option->help);
-    }
-    return -EINVAL;
-}
-
 /* ---------------------------------------------------------------------------- words */
 
 /* One "name", "no-name" or "name=value". `next` is the following word, or NULL; *ret_took tells
@@ -359,7 +214,7 @@ static int parse_name(struct options *options, enum command_bit bit, const char 
     if (!takes_value(option)) {
         if (value)
             return msg_error(-EINVAL, "%s%s: takes no value", mark, option->name);
-        return set(options, option, NULL, on);
+        return options_set(options, option, NULL, on);
     }
     if (!value && dashes && next) {
         value = next;
@@ -367,7 +222,7 @@ static int parse_name(struct options *options, enum command_bit bit, const char 
     }
     if (!value)
         return msg_error(-EINVAL, "%s%s: needs a value: %s", mark, option->name, option->argument);
-    return set(options, option, value, true);
+    return options_set(options, option, value, true);
 }
 
 /* Cuts the next item off a list "a=b,c"; "\," is a comma inside one. NULL at the end. */
@@ -423,7 +278,7 @@ static int parse_letters(struct options *options, enum command_bit bit, const ch
         const struct option *option = find_letter(*p, bit);
         if (!option)
             return msg_error(-EINVAL, "-%c: there is no such option; see --help", *p);
-        int r = set(options, option, NULL, true);
+        int r = options_set(options, option, NULL, true);
         if (r < 0)
             return r;
     }
