@@ -69,7 +69,7 @@ static int status_stored(const struct options *options)
 {
     struct volume_info info;
     struct store *store;
-    char text[STATUS_TEXT_MAX], head[1];
+    char text[STATUS_TEXT_MAX] = "", head[1];
     size_t len;
     int r = command_open_store(options, options->args[0], &store);
 
@@ -81,9 +81,10 @@ static int status_stored(const struct options *options)
                   options->args[0]);
     if (r == 0)
         r = volume_info(store, &info);
-    if (r == 0)
-        r = (options->json ? status_info_json : status_info_text)(store_url(store), &info, text,
-                                                                  sizeof text);
+    if (r == 0 && options->json)
+        r = status_info_json(store_url(store), &info, text, sizeof text);
+    else if (r == 0)
+        r = status_info_text(store_url(store), &info, text, sizeof text);
     if (r == 0)
         fputs(text, stdout);
     store_free(store);

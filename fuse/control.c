@@ -25,13 +25,21 @@ static int probe(int fd)
     return 0;
 }
 
+static int cannot_open(const char *path)
+{
+    int r = -errno;
+
+    return msg_error(r, "%s: %s%s", path, strerror(-r),
+                     r == -EACCES ? "; try as the user who mounted it" : "");
+}
+
 int control_open(const char *path, int *ret_fd)
 {
     char image[PATH_MAX];
     struct stat st;
 
     if (stat(path, &st) < 0)
-        return errno == ENOTCONN ? -ENOTCONN : msg_error(-errno, "%s: %s", path, strerror(errno));
+        return errno == ENOTCONN ? -ENOTCONN : cannot_open(path);
     int r = format(image, sizeof image, S_ISDIR(st.st_mode) ? "%s/image" : "%s", path);
     if (r < 0)
         return msg_error(r, "%.100s…: the path is too long", path);
@@ -41,8 +49,7 @@ int control_open(const char *path, int *ret_fd)
     if (fd < 0 && errno == ENOTCONN)
         return -ENOTCONN;
     if (fd < 0)
-        return msg_error(-errno, "%s: %s%s", image, strerror(errno),
-                         errno == EACCES ? "; try as the user who mounted it" : "");
+        return cannot_open(image);
     r = probe(fd);
     if (r < 0)
         return r;

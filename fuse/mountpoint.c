@@ -17,6 +17,9 @@ int mountpoint_resolve(const char *dir, char ret_path[PATH_MAX])
 
     if (realpath(dir, ret_path))
         return 0;
+    if (errno == EACCES)
+        return msg_error(-EACCES, "%s: %s; what a user has mounted only that user may look into",
+                         dir, strerror(errno));
     if (errno != ENOTCONN)
         return msg_error(-errno, "%s: %s", dir, strerror(errno));
     /* Its daemon is dead: nothing can be asked about the directory itself. */

@@ -209,8 +209,8 @@ static int mount_fuse(struct session *s, const struct session_config *config)
     s->mounted = true;
     r = fuse_session_custom_io(s->fuse, &io, fuse_session_fd(s->fuse));
 out:
-    if (r < 0)
-        msg_error(r, "%s: cannot mount: %s", config->dir, *fuse_said ? fuse_said : strerror(-r));
+    if (r < 0) /* if libfuse has nothing to say, fusermount3 said it on stderr */
+        msg_error(r, "%s: cannot mount there%s%s", config->dir, *fuse_said ? ": " : "", fuse_said);
     fuse_opt_free_args(&args);
     free(opts);
     return r;
