@@ -193,18 +193,24 @@ static void test_commits_are_whole_or_nothing(void **state)
     machine_free(&b);
 }
 
+/* What lies behind a gap was in flight when its writer was interrupted. */
 static void test_a_gap_ends_the_log(void **state)
 {
     (void)state;
     struct machine a = machine(), b = machine();
     assert_int_equal(machine_attach(&a), 0);
-    uint64_t first = machine_commit(&a, 0);
-    for (uint64_t i = 1; i < 200; i++)
+    for (uint64_t i = 0; i < 100; i++)
         machine_commit(&a, i);
-    remove_number(first + 100);
+    uint64_t gap = log_reserve(a.log, 100);
+    for (uint64_t seq = gap + 1; seq < gap + 100; seq++)
+        assert_int_equal(machine_append(&a, seq, seq, seq, 1), 0);
     assert_int_equal(replay(&b), 0);
     assert_int_equal(history.nblocks, 100);
-    assert_int_equal(b.missing, first + 100);
+    assert_int_equal(b.missing, gap);
+    assert_int_equal(machine_claim(&b), 0);
+    assert_int_equal(replay(&a), 0);
+    assert_int_equal(history.nblocks, 100);
+    assert_int_equal(a.pos.epoch, 2);
     machine_free(&a);
     machine_free(&b);
 }
@@ -375,6 +381,22 @@ static void test_senseless_entries_are_damage(void **state)
     machine_free(&a);
 }
 
+/* What was acknowledged, or claimed, when a later object was stored, cannot be missing. */
+static void test_a_lost_object_is_damage(void **state)
+{
+    (void)state;
+    struct machine a = machine(), b = machine();
+    assert_int_equal(machine_attach(&a), 0);
+    uint64_t lost = machine_commit(&a, 1), last = machine_commit(&a, 2);
+    remove_number(lost);
+    assert_damaged(lost, -EBADMSG);
+    remove_number(last); /* nothing tells any more */
+    assert_int_equal(machine_attach(&b), 0);
+    assert_int_equal(b.missing, lost);
+    machine_free(&a);
+    machine_free(&b);
+}
+
 /* Deleted between the list and the read: whoever attaches begins anew. */
 static enum mem_act delete_when_listed(void *ctx, char verb, const char *key)
 {
@@ -429,6 +451,7 @@ int main(void)
         TEST(test_a_version_from_the_future_says_so),
         TEST(test_a_claim_must_follow_the_log),
         TEST(test_senseless_entries_are_damage),
+        TEST(test_a_lost_object_is_damage),
         TEST(test_deleted_meanwhile),
         TEST(test_an_error_of_apply_is_the_end),
     };

@@ -48,6 +48,28 @@ static void test_attach_whose_claim_was_lost_leaves_the_size(void **state)
     assert_int_equal(detach(false), 0);
 }
 
+/* Growth that only this cache knows of, and blocks behind the old end. */
+static void test_growth_is_kept_with_the_cache(void **state)
+{
+    (void)state;
+    create_and_attach(4 * MIB);
+    put(0, CHUNK, 1);
+    assert_int_equal(volume_resize(volume, 64 * MIB), 0);
+    put(63 * MIB, CHUNK, 2);
+    assert_int_equal(detach(true), 0);
+    attach();
+    assert_int_equal(volume_size_bytes(volume), 64 * MIB);
+    expect(63 * MIB, CHUNK, 2);
+    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(detach(false), 0);
+    lose_cache();
+    attach();
+    assert_int_equal(volume_size_bytes(volume), 64 * MIB);
+    expect(0, CHUNK, 1);
+    expect(63 * MIB, CHUNK, 2);
+    assert_int_equal(detach(false), 0);
+}
+
 /* ------------------------------------------------------------------ taken over */
 
 static atomic_uint nwaits;
@@ -339,6 +361,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_attach_that_failed_leaves_the_size),
         TEST(test_attach_whose_claim_was_lost_leaves_the_size),
+        TEST(test_growth_is_kept_with_the_cache),
         TEST(test_fenced),
         TEST(test_fenced_is_quiet),
         TEST(test_a_fork_is_refused),
