@@ -394,16 +394,19 @@ static void run(struct receiving *rx)
     }
 }
 
-static struct download *next_download(struct volume *v)
+/* *ret_end: the volume is being closed; nobody waits for this. */
+static struct download *next_download(struct volume *v, bool *ret_end)
 {
     scope_lock(&v->chunks.lock);
     while (!v->stopping && !v->downloads_first)
         pthread_cond_wait(&v->fetch_wanted, &v->chunks.lock);
     struct download *d = v->downloads_first;
+    *ret_end = v->stopping;
     if (d) {
         v->downloads_first = d->next;
         if (!d->next)
             v->downloads_last = NULL;
+        v->downloading++;
     }
     return d;
 }
@@ -413,17 +416,21 @@ void *volume_downloader(void *arg)
     struct volume *v = arg;
     struct receiving rx = {.v = v};
     struct download *d;
+    bool end;
 
     rx.stored = aligned_alloc(BLOCK_BYTES, CHUNK_BYTES);
     rx.raw = aligned_alloc(BLOCK_BYTES, CHUNK_BYTES);
     int r = rx.stored && rx.raw ? framer_new(&rx.framer) : -ENOMEM;
-    while ((d = next_download(v)) != NULL) {
+    while ((d = next_download(v, &end)) != NULL) {
         rx.wishes = d->wishes;
         free(d);
-        if (r == 0)
+        if (r == 0 && !end)
             run(&rx);
         while (rx.wishes)
-            fail_first_frame(&rx, r);
+            fail_first_frame(&rx, end ? -ECANCELED : r);
+        pthread_mutex_lock(&v->chunks.lock);
+        v->downloading--;
+        pthread_mutex_unlock(&v->chunks.lock);
     }
     framer_free(rx.framer);
     free(rx.stored);

@@ -109,6 +109,7 @@ static int read_piece(struct volume *v, uint64_t number, uint32_t offset, size_t
 {
     struct chunks *t = &v->chunks;
     uint64_t mask = touched(offset, len), zero;
+    uint32_t slot;
     struct chunk *c;
     struct op op;
 
@@ -131,11 +132,12 @@ static int read_piece(struct volume *v, uint64_t number, uint32_t offset, size_t
     if (r == 0) {
         chunk_begin(c, &op, mask, OP_READ);
         zero = c->zero;
+        slot = c->slot;
         if (!sequential && c->uses < 3)
             c->uses++;
         v->hits += mask_count(mask);
         pthread_mutex_unlock(&t->lock);
-        r = volume_copy_out(v, c->slot, zero, offset, len, buf);
+        r = volume_copy_out(v, slot, zero, offset, len, buf);
         pthread_mutex_lock(&t->lock);
         chunk_end(t, c, &op);
     }
@@ -163,7 +165,7 @@ int volume_read(struct volume *v, void *buf, size_t len, uint64_t offset, bool w
         if (r == -ENODATA && !wait)
             return -EAGAIN;
         if (r == -ENODATA) {
-            r = volume_fetch(v, at, end - at, ahead_to);
+            r = volume_fetch(v, at, MIN(end - at, (uint64_t)DOWNLOAD_BYTES), ahead_to);
             if (r == -ENOSPC)
                 r = volume_use_less(v, full++);
             ahead_from = ahead_to;

@@ -80,26 +80,29 @@ static int start_thread(struct volume *v, void *(*main)(void *))
     return -r;
 }
 
+/* Joined in the reverse order. */
 static int start_threads(struct volume *v)
 {
-    int r;
+    int r = 0;
 
     v->threads = calloc(HOUSE_THREADS + v->cfg.uploads + v->cfg.downloads, sizeof *v->threads);
     if (!v->threads)
         return -ENOMEM;
-    r = start_thread(v, volume_committer);
+    for (unsigned i = 0; i < v->cfg.downloads && r == 0; i++)
+        r = start_thread(v, volume_downloader);
+    for (unsigned i = 0; i < v->cfg.uploads && r == 0; i++)
+        r = start_thread(v, volume_uploader);
+    if (r == 0)
+        r = start_thread(v, volume_checkpointer);
     if (r == 0)
         r = start_thread(v, volume_indexer);
     if (r == 0)
-        r = start_thread(v, volume_checkpointer);
-    for (unsigned i = 0; i < v->cfg.uploads && r == 0; i++)
-        r = start_thread(v, volume_uploader);
-    for (unsigned i = 0; i < v->cfg.downloads && r == 0; i++)
-        r = start_thread(v, volume_downloader);
+        r = start_thread(v, volume_committer);
     return r < 0 ? msg_error(r, "cannot start threads: %s", strerror(-r)) : 0;
 }
 
-static void stop_threads(struct volume *v)
+/* All threads are told; the first `keep` that were started are not waited for. */
+static void stop_threads(struct volume *v, unsigned keep)
 {
     pthread_mutex_lock(&v->chunks.lock);
     v->stopping = true;
@@ -108,7 +111,7 @@ static void stop_threads(struct volume *v)
     pthread_cond_broadcast(&v->pack_wanted);
     pthread_cond_broadcast(&v->fetch_wanted);
     pthread_mutex_unlock(&v->chunks.lock);
-    while (v->nthreads > 0)
+    while (v->nthreads > keep)
         pthread_join(v->threads[--v->nthreads], NULL);
     while (v->oldest) { /* not in the bucket, or not in the index: the next mount's business */
         struct commit *c = v->oldest;
@@ -163,7 +166,7 @@ int volume_open(struct store *store, const struct volume_config *config, struct 
     r = open_all(v);
     if (r < 0) {
         if (v->threads)
-            stop_threads(v);
+            stop_threads(v, 0);
         free_volume(v);
         return r;
     }
@@ -190,9 +193,15 @@ int volume_close(struct volume *v, bool keep_local)
         r = volume_drain(v);
     if (keep_local || r < 0)
         store_stop(v->store);
-    stop_threads(v);
+    stop_threads(v, v->cfg.downloads);
     if (r == 0 && !keep_local)
         r = checkpointer_close(v);
+    pthread_mutex_lock(&v->chunks.lock);
+    bool reading_ahead = v->downloading > 0; /* for nobody any more, and perhaps for ever */
+    pthread_mutex_unlock(&v->chunks.lock);
+    if (reading_ahead)
+        store_stop(v->store);
+    stop_threads(v, 0);
     clean = v->state == VOLUME_FAILED ? -EIO : leave_clean(v);
     free_volume(v);
     return r < 0 ? r : clean;

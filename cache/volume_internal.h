@@ -99,6 +99,7 @@ struct volume {
     /* fetches (fetch.c) */
     pthread_cond_t fetch_wanted;
     struct download *downloads_first, *downloads_last;
+    unsigned downloading; /* threads that are at one */
 
     /* records (record.c) */
     uint64_t changes, recorded;          /* writes so far; those of them that the index knows */
