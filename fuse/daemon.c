@@ -19,8 +19,11 @@
 #endif
 
 enum {
-    STACK_BYTES =
-        512 << 10, /* of which hardly any is touched; the thread sanitizer needs so much */
+#ifdef __SANITIZE_THREAD__ /* takes half a megabyte of each for itself */
+    STACK_BYTES = 1 << 20,
+#else
+    STACK_BYTES = 256 << 10,
+#endif
     HEAP_LARGEST_BYTES = 32 << 20, /* what is larger is mapped on its own, and not kept */
     HEAP_RESERVE_BYTES = 8 << 20,
     HEAP_KEEP_BYTES = 64 << 20, /* given back to the system only beyond this */
