@@ -287,16 +287,17 @@ static int check_map(struct check *c)
 static int check_all(struct check *c)
 {
     struct catchup up;
-    int r = store_list(c->store, "log/", "", add_seq, c, PATIENCE_MS);
+    int r = catchup(c->scratch->log, c->scratch->index, PATIENCE_MS, &up);
 
-    if (r < 0)
-        return r;
-    r = catchup(c->scratch->log, c->scratch->index, PATIENCE_MS, &up);
     if (r == -EBADMSG || r == -EPROTONOSUPPORT || r == -ENOENT)
         wrong(c, "the map cannot be read to the log's end: it cannot be mounted as it is");
     else if (r < 0)
         return r;
     c->checkpoint = up.checkpoint;
+    /* after the map: somebody may be writing, and all that it names must be in the list */
+    r = store_list(c->store, "log/", "", add_seq, c, PATIENCE_MS);
+    if (r < 0)
+        return r;
     r = store_list(c->store, "map/", "", check_root, c, PATIENCE_MS);
     if (r == 0)
         r = check_log(c);
