@@ -131,8 +131,10 @@ static int adopt(struct checkpointer *cp, struct part_list *list, uint64_t seq, 
 {
     bool *changed = calloc(list->nparts + 1, sizeof *changed);
 
-    if (!changed)
+    if (!changed) {
+        free(list->parts);
         return -ENOMEM;
+    }
     scope_lock(&cp->apply_lock);
     for (size_t i = 0; i < MAX(cp->parts.nparts, (size_t)1); i++) {
         uint64_t first, end;
@@ -200,7 +202,7 @@ static int write_checkpoint(struct checkpointer *cp)
         r = checkpoint_finish(out, &list, &bytes);
     if (r == 0)
         r = adopt(cp, &list, pos.seq, bytes);
-    else
+    if (r < 0)
         give_back(cp, changed);
     checkpoint_free(out);
     index_view_end(view);

@@ -135,10 +135,13 @@ static int plan_chunk(struct plan *p, uint64_t number, uint64_t want, struct dem
     want &= ~c->valid;
     if (want) {
         r = need_slot(v, c, mask_count(want), demand != NULL);
-        pthread_mutex_unlock(&t->lock);
-        if (r == 0)
+        for (bool current = false; r == 0 && !current;) {
+            uint64_t generation = v->index_generation;
+            pthread_mutex_unlock(&t->lock);
             r = index_load(v->index, number, &places);
-        pthread_mutex_lock(&t->lock);
+            pthread_mutex_lock(&t->lock);
+            current = generation == v->index_generation;
+        }
     }
     if (r == 0 && want)
         r = wish_for(p, c, want, &places, demand);
