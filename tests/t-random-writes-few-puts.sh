@@ -15,5 +15,5 @@ within $up $((60 << 20)) $(((72 << 20) - 1)) "bytes sent"
 umount_volume
 new_cache
 mount_volume
-tool verify-scatter "$IMAGE" 10G 16384 1
+tool verify-scatter "$IMAGE" 10G 3000 1
 umount_volume
