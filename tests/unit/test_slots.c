@@ -1,0 +1,198 @@
+/* Slots: with O_DIRECT, and on a file system that has none. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "../../cache/slots.h"
+#include "../../store/entry.h"
+#include "../../store/scope.h"
+#include "../pattern.h"
+
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+enum { SLOTS = 8 };
+
+static char dir[256], path[300];
+static struct slots *slots;
+static _Alignas(4096) uint8_t model[SLOTS * CHUNK_BYTES], buf[CHUNK_BYTES + 4096];
+static bool want_direct;
+
+static int setup(void **state)
+{
+    const char *tmp = getenv("T") ? getenv("T") : getenv("TMPDIR");
+
+    (void)state;
+    memset(model, 0, sizeof model);
+    want_direct = true;
+    snprintf(dir, sizeof dir, "%s/s3vol-unit-XXXXXX", tmp ? tmp : "/tmp");
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/slots", dir);
+    return slots_open(path, &slots);
+}
+
+/* A ramfs, in a mount namespace of our own: the only file system that surely refuses O_DIRECT. */
+static int setup_fallback(void **state)
+{
+    int r = setup(state);
+
+    if (r < 0)
+        return r;
+    slots_close(slots);
+    slots = NULL;
+    if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount("none", dir, "ramfs", 0, NULL) < 0)
+        return 0; /* the test skips */
+    want_direct = false;
+    return slots_open(path, &slots);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    slots_close(slots);
+    slots = NULL;
+    unlink(path);
+    umount2(dir, MNT_DETACH);
+    unlink(path);
+    return rmdir(dir);
+}
+
+static void check_all(void)
+{
+    for (uint32_t slot = 0; slot < SLOTS; slot++) {
+        assert_int_equal(slots_read(slots, slot, 0, CHUNK_BLOCKS, buf), 0);
+        assert_memory_equal(buf, model + slot * CHUNK_BYTES, CHUNK_BYTES);
+    }
+}
+
+static void random_io(void)
+{
+    uint64_t rng = 1;
+
+    for (uint64_t i = 0; i < 500; i++) {
+        uint32_t slot = (uint32_t)draw(&rng, SLOTS);
+        unsigned first = (unsigned)draw(&rng, 64), n = 1 + (unsigned)draw(&rng, 64 - first);
+        uint8_t *at = buf + (draw(&rng, 2) ? 0 : 1 + draw(&rng, 4095)); /* of any address */
+        uint8_t *there = model + slot * CHUNK_BYTES + first * BLOCK_BYTES;
+        size_t len = (size_t)n * BLOCK_BYTES;
+        if (draw(&rng, 2)) {
+            pattern(at, len, 0, i);
+            memcpy(there, at, len);
+            assert_int_equal(slots_write(slots, slot, first, n, at), 0);
+            assert_memory_equal(at, there, len);
+        } else {
+            assert_int_equal(slots_read(slots, slot, first, n, at), 0);
+            assert_memory_equal(at, there, len);
+        }
+        if (i == 250) {
+            slot = 3;
+            assert_int_equal(slots_punch(slots, slot), 0);
+            memset(model + slot * CHUNK_BYTES, 0, CHUNK_BYTES);
+        }
+    }
+    check_all();
+}
+
+static void test_random_io(void **state)
+{
+    (void)state;
+    random_io();
+    assert_int_equal(slots_sync(slots), 0);
+    slots_close(slots);
+    assert_int_equal(slots_open(path, &slots), 0);
+    check_all();
+}
+
+static void test_random_io_without_direct(void **state)
+{
+    (void)state;
+    if (want_direct)
+        skip();
+    assert_false(slots_direct(slots));
+    for (int i = 0; i < 2; i++) { /* no punching there */
+        memset(buf, 'x', sizeof buf);
+        memset(model + i * CHUNK_BYTES, 'x', CHUNK_BYTES);
+        assert_int_equal(slots_write(slots, (uint32_t)i, 0, CHUNK_BLOCKS, buf + i), 0);
+    }
+    check_all();
+    assert_int_equal(slots_read(slots, 1, 5, 2, buf + 7), 0);
+    assert_memory_equal(buf + 7, model, 2 * BLOCK_BYTES);
+    assert_int_equal(slots_sync(slots), 0);
+}
+
+static void test_beyond_the_end_is_zero(void **state)
+{
+    (void)state;
+    assert_int_equal(slots_count(slots), 0);
+    memset(buf, 'x', sizeof buf);
+    assert_int_equal(slots_read(slots, 4000000000, 63, 1, buf), 0);
+    for (size_t i = 0; i < BLOCK_BYTES; i++)
+        assert_int_equal(buf[i], 0);
+    assert_int_equal(buf[BLOCK_BYTES], 'x');
+    pattern(model + CHUNK_BYTES, BLOCK_BYTES, 0, 1);
+    assert_int_equal(slots_write(slots, 1, 0, 1, model + CHUNK_BYTES), 0);
+    assert_int_equal(slots_count(slots), 2);
+    check_all(); /* the file ends within what is read */
+}
+
+static void test_a_punched_slot_takes_no_space(void **state)
+{
+    struct stat before, after;
+
+    (void)state;
+    memset(buf, 'x', sizeof buf);
+    for (uint32_t slot = 0; slot < 4; slot++)
+        assert_int_equal(slots_write(slots, slot, 0, CHUNK_BLOCKS, buf), 0);
+    assert_int_equal(stat(path, &before), 0);
+    assert_int_equal(slots_punch(slots, 2), 0);
+    assert_int_equal(slots_punch(slots, 100), 0); /* beyond the end */
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_equal(after.st_size, before.st_size);
+    assert_in_range((before.st_blocks - after.st_blocks) * 512, CHUNK_BYTES, CHUNK_BYTES + 65536);
+    memset(model, 'x', 4 * CHUNK_BYTES);
+    memset(model + 2 * CHUNK_BYTES, 0, CHUNK_BYTES);
+    check_all();
+}
+
+static void test_truncate(void **state)
+{
+    (void)state;
+    memset(buf, 'x', sizeof buf);
+    for (uint32_t slot = 0; slot < 4; slot++)
+        assert_int_equal(slots_write(slots, slot, 0, CHUNK_BLOCKS, buf), 0);
+    assert_int_equal(slots_truncate(slots, 1), 0);
+    assert_int_equal(slots_count(slots), 1);
+    memset(model, 'x', CHUNK_BYTES);
+    check_all();
+}
+
+static void test_where_no_file_can_be(void **state)
+{
+    struct slots *none = NULL;
+    char wrong[400];
+
+    (void)state;
+    snprintf(wrong, sizeof wrong, "%s/no/such", dir);
+    assert_int_equal(slots_open(wrong, &none), -ENOENT);
+    assert_int_equal(slots_open(dir, &none), -EISDIR);
+    assert_null(none);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_random_io),
+        cmocka_unit_test_setup_teardown(test_random_io_without_direct, setup_fallback, teardown),
+        TEST(test_beyond_the_end_is_zero),
+        TEST(test_a_punched_slot_takes_no_space),
+        TEST(test_truncate),
+        TEST(test_where_no_file_can_be),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
