@@ -132,6 +132,8 @@ static int plan_chunk(struct plan *p, uint64_t number, uint64_t want, struct dem
         pthread_mutex_unlock(&t->lock);
         return r;
     }
+    if (demand)
+        v->hits += mask_count(want & c->valid);
     want &= ~c->valid;
     if (want) {
         r = need_slot(v, c, mask_count(want), demand != NULL);

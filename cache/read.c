@@ -103,9 +103,10 @@ static uint64_t touched(uint32_t offset, size_t len)
     return mask_range(first, (unsigned)DIV_UP(offset + len, (size_t)BLOCK_BYTES) - first);
 }
 
-/* One chunk's part of a read. -ENODATA: not all of it is here; -EAGAIN: would have to wait. */
+/* One chunk's part of a read. -ENODATA: not all of it is here; -EAGAIN: would have to wait. What
+ * was `fetched` for it is counted already. */
 static int read_piece(struct volume *v, uint64_t number, uint32_t offset, size_t len, uint8_t *buf,
-                      bool wait, bool sequential)
+                      bool wait, bool sequential, bool fetched)
 {
     struct chunks *t = &v->chunks;
     uint64_t mask = touched(offset, len), zero;
@@ -135,7 +136,7 @@ static int read_piece(struct volume *v, uint64_t number, uint32_t offset, size_t
         slot = c->slot;
         if (!sequential && c->uses < 3)
             c->uses++;
-        v->hits += mask_count(mask);
+        v->hits += fetched ? 0 : mask_count(mask);
         pthread_mutex_unlock(&t->lock);
         r = volume_copy_out(v, slot, zero, offset, len, buf);
         pthread_mutex_lock(&t->lock);
@@ -148,7 +149,7 @@ static int read_piece(struct volume *v, uint64_t number, uint32_t offset, size_t
 
 int volume_read(struct volume *v, void *buf, size_t len, uint64_t offset, bool wait)
 {
-    uint64_t end = offset + len, ahead_from, ahead_to;
+    uint64_t end = offset + len, fetched = offset, ahead_from, ahead_to;
     unsigned full = 0;
     int r = volume_check_range(v, offset, len);
 
@@ -161,11 +162,12 @@ int volume_read(struct volume *v, void *buf, size_t len, uint64_t offset, bool w
         uint64_t number = at / CHUNK_BYTES;
         size_t n = MIN(end, (number + 1) * CHUNK_BYTES) - at;
         r = read_piece(v, number, (uint32_t)(at % CHUNK_BYTES), n, (uint8_t *)buf + (at - offset),
-                       wait, sequential);
+                       wait, sequential, at < fetched);
         if (r == -ENODATA && !wait)
             return -EAGAIN;
         if (r == -ENODATA) {
-            r = volume_fetch(v, at, MIN(end - at, (uint64_t)DOWNLOAD_BYTES), ahead_to);
+            fetched = at + MIN(end - at, (uint64_t)DOWNLOAD_BYTES);
+            r = volume_fetch(v, at, fetched - at, ahead_to);
             if (r == -ENOSPC)
                 r = volume_use_less(v, full++);
             ahead_from = ahead_to;
