@@ -185,6 +185,23 @@ static bool belongs(const struct entry *first, const struct entry *last, const s
 
 static void finish_wish(struct volume *v, struct wish *w, uint64_t filled, int error);
 
+/* -ECANCELED: nobody downloads any more. */
+static int enqueue(struct volume *v, struct download *d, bool urgent)
+{
+    scope_lock(&v->chunks.lock);
+    if (v->stopping)
+        return -ECANCELED;
+    if (!v->downloads_first || !urgent) {
+        *(v->downloads_last ? &v->downloads_last->next : &v->downloads_first) = d;
+        v->downloads_last = d;
+    } else {
+        d->next = v->downloads_first;
+        v->downloads_first = d;
+    }
+    pthread_cond_signal(&v->fetch_wanted);
+    return 0;
+}
+
 /* Cuts the plan into downloads and hands them over. Those waited for go first. */
 static void start(struct volume *v, struct plan *p, bool urgent)
 {
@@ -193,25 +210,20 @@ static void start(struct volume *v, struct plan *p, bool urgent)
     for (size_t i = 0; i < p->n;) {
         struct download *d = malloc(sizeof *d);
         size_t last = i;
+        int r = -ENOMEM;
         while (last + 1 < p->n && belongs(&p->wishes[i]->entry, &p->wishes[last]->entry,
                                           &p->wishes[last + 1]->entry)) {
             p->wishes[last]->next = p->wishes[last + 1];
             last++;
         }
-        for (size_t j = i; !d && j <= last; j++)
-            finish_wish(v, p->wishes[j], 0, -ENOMEM);
         if (d) {
             *d = (struct download){.wishes = p->wishes[i]};
-            scope_lock(&v->chunks.lock);
-            if (!v->downloads_first || !urgent) {
-                *(v->downloads_last ? &v->downloads_last->next : &v->downloads_first) = d;
-                v->downloads_last = d;
-            } else {
-                d->next = v->downloads_first;
-                v->downloads_first = d;
-            }
-            pthread_cond_signal(&v->fetch_wanted);
+            r = enqueue(v, d, urgent);
         }
+        for (size_t j = i; r < 0 && j <= last; j++)
+            finish_wish(v, p->wishes[j], 0, r);
+        if (r < 0)
+            free(d);
         i = last + 1;
     }
     free(p->wishes);

@@ -101,16 +101,27 @@ static int start_threads(struct volume *v)
     return r < 0 ? msg_error(r, "cannot start threads: %s", strerror(-r)) : 0;
 }
 
-/* All threads are told; the first `keep` that were started are not waited for. */
-static void stop_threads(struct volume *v, unsigned keep)
+/* Tells all threads, and all who wait. */
+static void tell_to_stop(struct volume *v)
 {
-    pthread_mutex_lock(&v->chunks.lock);
+    scope_lock(&v->chunks.lock);
     v->stopping = true;
     chunks_changed(&v->chunks);
     pthread_cond_broadcast(&v->commit_moved);
     pthread_cond_broadcast(&v->pack_wanted);
     pthread_cond_broadcast(&v->fetch_wanted);
-    pthread_mutex_unlock(&v->chunks.lock);
+}
+
+void volume_stop(struct volume *v)
+{
+    store_stop(v->store);
+    tell_to_stop(v);
+}
+
+/* All threads are told; the first `keep` that were started are not waited for. */
+static void stop_threads(struct volume *v, unsigned keep)
+{
+    tell_to_stop(v);
     while (v->nthreads > keep)
         pthread_join(v->threads[--v->nthreads], NULL);
     while (v->oldest) { /* not in the bucket, or not in the index: the next mount's business */

@@ -55,6 +55,11 @@ int volume_open(struct store *store, const struct volume_config *config,
  * says that something could not be saved; the volume is freed all the same. */
 int volume_close(struct volume *volume, bool keep_local);
 
+/* Gives saving up: every call that waits for the store, and every later one that would, ends soon
+ * with -ECANCELED. What is dirty stays in the cache. Stops the store; volume_close() with
+ * keep_local is to follow. */
+void volume_stop(struct volume *volume);
+
 uint64_t volume_size_bytes(const struct volume *volume);
 /* Bytes that are not known to be zero: what st_blocks tells. */
 uint64_t volume_allocated_bytes(struct volume *volume);

@@ -24,10 +24,11 @@
 struct life {
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t changed;
-    bool opened;    /* the volume is: the first signal no longer stops the store */
-    bool ended;     /* the kernel let go of the mount */
-    unsigned asked; /* signals that asked to end */
-    bool over;      /* the signal thread ends */
+    bool opened;           /* the volume was: the first signal no longer stops the store */
+    struct volume *volume; /* while there is anything to stop */
+    bool ended;            /* the kernel let go of the mount */
+    unsigned asked;        /* signals that asked to end */
+    bool over;             /* the signal thread ends */
     struct store *store;
     pthread_t signals;
 };
@@ -57,16 +58,20 @@ static void *run_signals(void *arg)
         if (sig == SIGUSR2)
             continue;
         life->asked++;
-        if (!life->opened || life->asked > 1)
+        if (life->asked > 1 && life->volume)
+            volume_stop(life->volume);
+        else if (life->asked > 1 || !life->opened)
             store_stop(life->store);
         pthread_cond_signal(&life->changed);
     }
 }
 
-static void volume_opened(struct life *life)
+/* `volume` is NULL when it is about to be closed. */
+static void set_volume(struct life *life, struct volume *volume)
 {
     scope_lock(&life->lock);
     life->opened = true;
+    life->volume = volume;
 }
 
 static void mount_ended(void *ctx)
@@ -111,12 +116,6 @@ static bool wait_for_end(struct life *life)
     return !life->ended;
 }
 
-static unsigned times_asked(struct life *life)
-{
-    scope_lock(&life->lock);
-    return life->asked;
-}
-
 /* ---------------------------------------------------------------------------- serving */
 
 /* Tells the parent that the image can be used, and leaves the terminal. */
@@ -144,6 +143,21 @@ static void serve(struct life *life, struct session *session, struct volume *vol
     session_stop(session);
 }
 
+/* Saves what is left and closes; a second signal ends the saving. */
+static int close_volume(struct life *life, struct volume *volume, bool keep_local, const char *dir)
+{
+    int saved = keep_local ? 0 : volume_drain(volume);
+
+    set_volume(life, NULL);
+    int closed = volume_close(volume, keep_local || saved < 0);
+    if (saved == -ECANCELED)
+        msg_error(saved,
+                  "%s: ended before everything was in the bucket; what was not stays in this "
+                  "machine's cache",
+                  dir);
+    return saved < 0 ? saved : closed;
+}
+
 static int run_volume(const struct options *options, struct life *life, const char *dir,
                       int ready_fd)
 {
@@ -156,7 +170,7 @@ static int run_volume(const struct options *options, struct life *life, const ch
         msg_error(r, "%s: not mounted: interrupted", dir);
     if (r < 0)
         return r;
-    volume_opened(life);
+    set_volume(life, volume);
     r = image_new(volume, life->store, options->direct_io, &image);
     if (r == 0)
         r = session_open(&(struct session_config){.ops = &image_ops,
@@ -172,15 +186,8 @@ static int run_volume(const struct options *options, struct life *life, const ch
         image_stop(image);
         session_free(session);
     }
-    bool gave_up = times_asked(life) > 1;
-    bool keep = image && image_keep_local(image);
+    int closed = close_volume(life, volume, image && image_keep_local(image), dir);
     image_free(image);
-    int closed = volume_close(volume, keep || gave_up);
-    if (closed == 0 && gave_up)
-        closed = msg_error(-ECANCELED,
-                           "%s: ended before everything was in the bucket; what was not stays in "
-                           "this machine's cache",
-                           dir);
     return r < 0 ? r : closed;
 }
 
