@@ -1,0 +1,29 @@
+#!/bin/bash
+# quick
+# --no-direct-io, and kernels before 6.6: reads and writes of all kinds through the page cache agree; what
+# is read again does not reach the daemon, and O_SYNC does. With direct I/O every read reaches it.
+. "$(dirname "$0")/lib/common.sh"
+
+start_volume --no-direct-io
+tool mirror "$IMAGE" "$T/ref" 8M 200 1 direct
+tool mirror "$IMAGE" "$T/ref" 8M 200 2 plain
+tool mirror "$IMAGE" "$T/ref" 8M 200 3 mmap
+tool mirror "$IMAGE" "$T/ref" 8M 200 4 sync
+cmp -n 8M "$IMAGE" "$T/ref"
+sync "$IMAGE"
+cat "$IMAGE" >/dev/null
+hits=$(status hits)
+cat "$IMAGE" >/dev/null
+same "$(status hits)" "$hits" "blocks read when all is in the page cache"
+puts=$(status requests.put)
+dd if=/dev/urandom of="$IMAGE" bs=4k count=5 oflag=dsync conv=notrunc status=none
+within $(($(status requests.put) - puts)) 5 6 "PUTs of 5 synchronous writes"
+dd if=/dev/urandom of="$IMAGE" bs=4k count=5 oflag=direct,dsync conv=notrunc status=none
+within $(($(status requests.put) - puts)) 10 12 "PUTs of 5 more, with O_DIRECT"
+remount_volume
+[ "$(uname -r | awk -F. '{ print $1 * 100 + $2 }')" -ge 606 ] || exit 0
+head -c 8M "$IMAGE" >/dev/null
+hits=$(status hits)
+head -c 8M "$IMAGE" >/dev/null
+within $(($(status hits) - hits)) 2048 3000 "blocks read again with direct I/O"
+umount_volume
