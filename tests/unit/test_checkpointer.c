@@ -1,0 +1,189 @@
+/* Checkpoints in the background of a volume: when, what they hold, what they leave behind. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "mem_volume.h"
+
+enum { SIZE = 64 * 1024 * 1024, NBLOCKS = SIZE / BLOCK };
+
+static uint64_t tags[NBLOCKS]; /* 0: zeros */
+static uint64_t rng;
+
+static int setup(void **state)
+{
+    memset(tags, 0, sizeof tags);
+    rng = 1;
+    int r = volume_setup(state);
+    cfg.readahead_bytes = 0;
+    return r;
+}
+
+/* So many commits of a block or two each. */
+static void commit_many(int n)
+{
+    for (int i = 0; i < n; i++) {
+        uint64_t block = draw(&rng, NBLOCKS), tag = 1 + draw(&rng, 1000);
+        put(block * BLOCK, BLOCK, tag);
+        tags[block] = tag;
+        if (draw(&rng, 4) == 0) {
+            block = draw(&rng, NBLOCKS);
+            assert_int_equal(volume_discard(volume, block * BLOCK, BLOCK), 0);
+            tags[block] = 0;
+        }
+        assert_int_equal(volume_flush(volume), 0);
+    }
+}
+
+static void check(void)
+{
+    uint64_t n = 0;
+
+    for (uint64_t block = 0; block < NBLOCKS; block++) {
+        n += tags[block] != 0;
+        if (tags[block])
+            expect(block * BLOCK, BLOCK, tags[block]);
+    }
+    assert_int_equal(volume_allocated_bytes(volume), n * BLOCK);
+}
+
+static void attach_cold(void)
+{
+    assert_int_equal(detach(false), 0);
+    lose_cache();
+    attach();
+}
+
+static void test_attaching_reads_what_follows_only(void **state)
+{
+    (void)state;
+    create_and_attach(SIZE);
+    commit_many(200);
+    assert_int_equal(status().checkpoint_seq, 0); /* so much is read in a moment */
+    commit_many(200);
+    await(status().checkpoint_seq != 0);
+    commit_many(20);
+    assert_int_equal(detach(false), 0);
+    lose_cache();
+    unsigned before = mem.tries['G'];
+    attach();
+    assert_in_range(mem.tries['G'] - before, 1, 100); /* not 420 */
+    assert_true(status().checkpoint_seq != 0);
+    check();
+    assert_int_equal(detach(false), 0);
+}
+
+static void test_old_ones_are_removed(void **state)
+{
+    uint64_t last = 0;
+
+    (void)state;
+    create_and_attach(SIZE);
+    for (int i = 0; i < 5; i++) {
+        for (int tries = 0; status().checkpoint_seq == last && tries < 20; tries++)
+            commit_many(100);
+        await(status().checkpoint_seq != last);
+        last = status().checkpoint_seq;
+    }
+    attach_cold();
+    assert_in_range(mem_count(&mem, "map/"), 2, 3);
+    check();
+    /* another attachment knows nothing of its predecessor's parts, and takes them away in time */
+    last = status().checkpoint_seq;
+    for (int i = 0; i < 3; i++) {
+        for (int tries = 0; status().checkpoint_seq == last && tries < 20; tries++)
+            commit_many(100);
+        await(status().checkpoint_seq != last);
+        last = status().checkpoint_seq;
+    }
+    attach_cold();
+    assert_in_range(mem_count(&mem, "map/"), 2, 3);
+    assert_in_range(mem_count(&mem, "part/"), 1, 4);
+    check();
+    assert_int_equal(detach(false), 0);
+}
+
+static enum mem_act fail_kind(void *ctx, char verb, const char *key)
+{
+    return verb == 'P' && strncmp(key, ctx, strlen(ctx)) == 0 ? MEM_REFUSE : MEM_OK;
+}
+
+/* It is an optimization: the volume goes on without, and tries again later. */
+static void test_one_that_fails_harms_nobody(void **state)
+{
+    static const char *const kinds[] = {"part/", "map/"};
+
+    (void)state;
+    create_and_attach(SIZE);
+    for (int k = 0; k < 2; k++) {
+        uint64_t last = status().checkpoint_seq;
+        mem_retry(&mem, fail_kind, (void *)(uintptr_t)kinds[k]);
+        commit_many(600);
+        assert_int_equal(status().checkpoint_seq, last);
+        assert_int_equal(status().state, VOLUME_OK);
+        mem_retry(&mem, NULL, NULL);
+        for (int tries = 0; status().checkpoint_seq == last && tries < 20; tries++)
+            commit_many(100);
+        await(status().checkpoint_seq != last);
+    }
+    attach_cold();
+    check();
+    assert_int_equal(detach(false), 0);
+}
+
+static enum mem_act hang_on_maps(void *ctx, char verb, const char *key)
+{
+    (void)ctx;
+    return verb == 'P' && strncmp(key, "map/", 4) == 0 ? MEM_HANG : MEM_OK;
+}
+
+/* What is committed while a checkpoint is being stored is in the next one. */
+static void test_commits_go_on_meanwhile(void **state)
+{
+    (void)state;
+    create_and_attach(SIZE);
+    for (int round = 0; round < 3; round++) {
+        uint64_t last = status().checkpoint_seq;
+        mem_retry(&mem, hang_on_maps, NULL);
+        commit_many(400);
+        mem_await_hanging(&mem, 1);
+        commit_many(100);
+        mem_retry(&mem, NULL, NULL);
+        await(status().checkpoint_seq != last);
+    }
+    attach_cold();
+    check();
+    assert_int_equal(detach(false), 0);
+}
+
+static void test_closing_writes_one_if_it_pays(void **state)
+{
+    (void)state;
+    create_and_attach(SIZE);
+    commit_many(20);
+    assert_int_equal(detach(false), 0);
+    assert_int_equal(mem_count(&mem, "map/"), 0);
+    attach();
+    commit_many(200);
+    assert_int_equal(status().checkpoint_seq, 0);
+    assert_int_equal(detach(false), 0);
+    assert_int_equal(mem_count(&mem, "map/"), 1);
+    lose_cache();
+    attach();
+    check();
+    assert_int_equal(detach(false), 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, volume_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_attaching_reads_what_follows_only), TEST(test_old_ones_are_removed),
+        TEST(test_one_that_fails_harms_nobody),       TEST(test_commits_go_on_meanwhile),
+        TEST(test_closing_writes_one_if_it_pays),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
