@@ -323,7 +323,7 @@ static int open_slots(struct volume *v)
 
 int volume_attach(struct volume *v)
 {
-    struct catchup c;
+    struct catchup c = {0};
     struct index_meta meta;
     int r = superblock_load(v->store, &v->sb, ATTACH_PATIENCE_MS);
 

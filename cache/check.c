@@ -6,7 +6,6 @@
 
 #include "../store/checkpoint.h"
 #include "../store/frame.h"
-#include "../store/msg.h"
 #include "../store/pipeline.h"
 #include "../store/scope.h"
 #include "catchup.h"
@@ -14,7 +13,6 @@
 
 #include <inttypes.h>
 #include <stdarg.h>
-#include <string.h>
 
 enum { PATIENCE_MS = 60000 };
 

@@ -4,10 +4,7 @@
  */
 #include "volume_internal.h"
 
-#include "../store/msg.h"
 #include "../store/scope.h"
-
-#include <string.h>
 
 enum {
     SEGMENTS_LEAST = 256, /* fewer are read in a moment */

@@ -9,8 +9,6 @@
 #include "../store/msg.h"
 #include "../store/scope.h"
 
-#include <string.h>
-
 enum { WRITEBACK_BYTES = 64 * 1024 * 1024, MEMORY_WAIT_MS = 100, INDEX_WAIT_MS = 1000 };
 
 /* ------------------------------------------------------------------ sealing */

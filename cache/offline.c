@@ -6,7 +6,6 @@
 #include "catchup.h"
 #include "scratch.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 enum { PATIENCE_MS = 30000, DELETE_BATCH = 500 };
@@ -109,11 +108,9 @@ int volume_delete(struct store *store)
     d->store = store;
     r = store_get_head(store, "volume", head, sizeof head, &len, NULL, PATIENCE_MS);
     bool there = r == 0;
-    if (r < 0 && r != -ENOENT)
-        return r;
     if (there) /* of a damaged one all the rest can be deleted as well */
         r = store_delete(store, (const char *const[]){"volume"}, 1, PATIENCE_MS);
-    else
+    else if (r == -ENOENT)
         r = 0;
     if (r == 0)
         r = store_list(store, "", "", delete_key, d, PATIENCE_MS);
