@@ -52,7 +52,7 @@ int volume_obtain(struct volume *v, uint64_t number, bool create, struct chunk *
 
 int volume_wait_for_room(struct volume *v)
 {
-    int r = volume_check_state(v);
+    int r = v->stopping ? -ECANCELED : volume_check_state(v);
 
     if (r < 0)
         return r;
