@@ -6,7 +6,7 @@
 
 #include "mem_volume.h"
 
-enum { SIZE = 64 * 1024 * 1024, NBLOCKS = SIZE / BLOCK };
+enum { SIZE = 160 * 1024 * 1024, NBLOCKS = SIZE / BLOCK };
 
 static uint64_t tags[NBLOCKS]; /* 0: zeros */
 static uint64_t rng;
@@ -20,20 +20,25 @@ static int setup(void **state)
     return r;
 }
 
-/* So many commits of a block or two each. */
-static void commit_many(int n)
+/* So many commits of a block or two each, in [first, end). */
+static void commit_in(uint64_t first, uint64_t end, int n)
 {
     for (int i = 0; i < n; i++) {
-        uint64_t block = draw(&rng, NBLOCKS), tag = 1 + draw(&rng, 1000);
+        uint64_t block = first + draw(&rng, end - first), tag = 1 + draw(&rng, 1000);
         put(block * BLOCK, BLOCK, tag);
         tags[block] = tag;
         if (draw(&rng, 4) == 0) {
-            block = draw(&rng, NBLOCKS);
+            block = first + draw(&rng, end - first);
             assert_int_equal(volume_discard(volume, block * BLOCK, BLOCK), 0);
             tags[block] = 0;
         }
         assert_int_equal(volume_flush(volume), 0);
     }
+}
+
+static void commit_many(int n)
+{
+    commit_in(0, NBLOCKS, n);
 }
 
 static void check(void)
@@ -80,7 +85,7 @@ static void test_old_ones_are_removed(void **state)
 
     (void)state;
     create_and_attach(SIZE);
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 3; i++) {
         for (int tries = 0; status().checkpoint_seq == last && tries < 20; tries++)
             commit_many(100);
         await(status().checkpoint_seq != last);
@@ -91,7 +96,7 @@ static void test_old_ones_are_removed(void **state)
     check();
     /* another attachment knows nothing of its predecessor's parts, and takes them away in time */
     last = status().checkpoint_seq;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 2; i++) {
         for (int tries = 0; status().checkpoint_seq == last && tries < 20; tries++)
             commit_many(100);
         await(status().checkpoint_seq != last);
@@ -132,6 +137,49 @@ static void test_one_that_fails_harms_nobody(void **state)
     assert_int_equal(detach(false), 0);
 }
 
+static enum mem_act refuse_maps(void *ctx, char verb, const char *key)
+{
+    atomic_int *refused = ctx;
+
+    if (verb != 'P' || strncmp(key, "map/", 4) != 0)
+        return MEM_OK;
+    ++*refused;
+    return MEM_REFUSE;
+}
+
+/* Two parts: of what changed before a failure, and not since, the next one must not take the old.
+ */
+static void test_a_failed_one_forgets_nothing(void **state)
+{
+    atomic_int refused = 0;
+
+    (void)state;
+    create_and_attach(SIZE);
+    for (uint64_t block = 0; block < NBLOCKS;
+         block += 2) { /* more entries than fit into one part */
+        put(block * BLOCK, BLOCK, 7);
+        tags[block] = 7;
+    }
+    for (int tries = 0; status().checkpoint_seq == 0 && tries < 20; tries++)
+        commit_many(100);
+    await(status().checkpoint_seq != 0);
+    uint64_t last = status().checkpoint_seq;
+    assert_int_equal(mem_count(&mem, "part/"), 2);
+    mem_retry(&mem, refuse_maps, &refused);
+    commit_in(0, 1000, 20);
+    for (int tries = 0; refused == 0 && tries < 40; tries++)
+        commit_in(NBLOCKS - 1000, NBLOCKS, 100);
+    await(refused > 0);
+    assert_int_equal(status().checkpoint_seq, last);
+    mem_retry(&mem, NULL, NULL);
+    for (int tries = 0; status().checkpoint_seq == last && tries < 40; tries++)
+        commit_in(NBLOCKS - 1000, NBLOCKS, 100);
+    await(status().checkpoint_seq != last);
+    attach_cold();
+    check();
+    assert_int_equal(detach(false), 0);
+}
+
 static enum mem_act hang_on_maps(void *ctx, char verb, const char *key)
 {
     (void)ctx;
@@ -143,7 +191,7 @@ static void test_commits_go_on_meanwhile(void **state)
 {
     (void)state;
     create_and_attach(SIZE);
-    for (int round = 0; round < 3; round++) {
+    for (int round = 0; round < 2; round++) {
         uint64_t last = status().checkpoint_seq;
         mem_retry(&mem, hang_on_maps, NULL);
         commit_many(400);
@@ -181,8 +229,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_attaching_reads_what_follows_only), TEST(test_old_ones_are_removed),
-        TEST(test_one_that_fails_harms_nobody),       TEST(test_commits_go_on_meanwhile),
-        TEST(test_closing_writes_one_if_it_pays),
+        TEST(test_one_that_fails_harms_nobody),       TEST(test_a_failed_one_forgets_nothing),
+        TEST(test_commits_go_on_meanwhile),           TEST(test_closing_writes_one_if_it_pays),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
