@@ -355,9 +355,10 @@ int index_view_begin(struct index *ix, struct index_view **ret, struct log_posit
             SQLITE_OK ||
         sqlite3_exec(v->db, "PRAGMA cache_size = -1024; BEGIN", NULL, NULL, NULL) != SQLITE_OK ||
         sqlite3_prepare_v2(v->db, "SELECT seq, next, size_blocks, epoch, nonce, claim FROM meta",
-                           -1, &q, NULL) != SQLITE_OK ||
-        sqlite3_step(q) != SQLITE_ROW) {
+                           -1, &q, NULL) != SQLITE_OK) {
         r = v->db ? index_error(ix, v->db, "read") : -ENOMEM;
+    } else if (sqlite3_step(q) == SQLITE_DONE) {
+        *ret_pos = (struct log_position){.next = 1}; /* nothing was stored yet */
     } else {
         *ret_pos = (struct log_position){.seq = column_u64(q, 0),
                                          .next = column_u64(q, 1),

@@ -174,6 +174,8 @@ void *volume_uploader(void *arg)
         msg_error(0, "%s: no memory for an uploader", p.v->dir);
         volume_fail(p.v, VOLUME_FAILED);
     } else {
+        memset(p.buf, 0, BUF_BYTES); /* now, and not when memory is short */
+        memset(p.chunk, 0, CHUNK_BYTES);
         while ((c = next_segment(p.v, &number)) != NULL)
             upload(&p, c, number);
     }

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
-enum { HOUSE_THREADS = 3, STACK_BYTES = 256 * 1024 };
+enum { HOUSE_THREADS = 3 };
 
 #define MIB (UINT64_C(1) << 20)
 #define GIB (UINT64_C(1) << 30)
@@ -22,7 +22,7 @@ void volume_config_init(struct volume_config *cfg)
         .timeout_ms = STORE_FOREVER,
         .writeback_ms = 5000,
         .compress = true,
-        .uploads = 4,
+        .uploads = 3,
         .downloads = 16,
     };
 }
@@ -68,19 +68,13 @@ int volume_complete_config(struct volume *v)
 
 static int start_thread(struct volume *v, void *(*main)(void *))
 {
-    pthread_attr_t attr;
-    int r;
+    int r = pthread_create(&v->threads[v->nthreads], NULL, main, v);
 
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    r = pthread_create(&v->threads[v->nthreads], &attr, main, v);
-    pthread_attr_destroy(&attr);
     if (r == 0)
         v->nthreads++;
     return -r;
 }
 
-/* Joined in the reverse order. */
 static int start_threads(struct volume *v)
 {
     int r = 0;

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { PIECE_BYTES = 256 * 1024 };
+enum { PIECE_BYTES = 256 * 1024, DIRECT_BYTES = 64 * 1024, DIRECT_ALIGN = 4096 };
 
 int dir_failed(const char *what, const char *path, int errnum, struct store_error *err)
 {
@@ -205,18 +205,43 @@ static int open_tmp(struct dir *dir, const char *sub, char *path, struct store_e
     return dir_failed("make a file in", in, errno, err);
 }
 
-static int write_all(int fd, const char *data, size_t len)
+/* `n` bytes of a piece at `at`: whole, or -errno. */
+static int write_piece(int fd, const uint8_t *piece, size_t n, off_t at)
 {
-    while (len) {
-        ssize_t n = write(fd, data, len);
-        if (n < 0 && errno == EINTR)
+    while (n) {
+        ssize_t done = pwrite(fd, piece, n, at);
+        if (done < 0 && errno == EINTR)
             continue;
-        if (n < 0)
+        if (done < 0)
             return -errno;
-        data += n;
-        len -= (size_t)n;
+        piece += done;
+        at += done;
+        n -= (size_t)done;
     }
-    return fdatasync(fd) < 0 ? -errno : 0;
+    return 0;
+}
+
+/* Past the page cache where the file system can: an object is written once and not read again soon,
+ * and a daemon that must upload for memory to be freed should not need memory for that. */
+static int write_all(int fd, const void *data, size_t len)
+{
+    _Alignas(DIRECT_ALIGN) uint8_t piece[DIRECT_BYTES];
+    bool direct = fcntl(fd, F_SETFL, O_DIRECT) == 0;
+    int r = 0;
+
+    for (size_t at = 0; at < len && r == 0; at += sizeof piece) {
+        size_t n = MIN(sizeof piece, len - at), padded = ROUND_UP(n, (size_t)DIRECT_ALIGN);
+        memcpy(piece, (const uint8_t *)data + at, n);
+        memset(piece + n, 0, padded - n);
+        r = write_piece(fd, piece, padded, (off_t)at);
+        if (r == -EINVAL && direct && fcntl(fd, F_SETFL, 0) == 0) { /* it takes the flag only */
+            direct = false;
+            r = write_piece(fd, piece, padded, (off_t)at);
+        }
+    }
+    if (r == 0 && ftruncate(fd, (off_t)len) < 0)
+        r = -errno;
+    return r == 0 && fdatasync(fd) < 0 ? -errno : r;
 }
 
 /* Gives the temporary file its name; it is gone afterwards, but for some errors. */
