@@ -13,9 +13,10 @@ for round in 1 2 3 4; do
         tool fill "$IMAGE" $((round * (64 << 20) + n * 4096)) 4096 "$n" 2>/dev/null && sync -d "$IMAGE" 2>/dev/null || break
         echo "$n" >>"$T/note"
     done &
+    writer=$!
     wait_for 30 eval "[ \$(wc -l <'$T/note') -ge $((round * 60)) ]"
     kill_daemon
-    wait
+    wait $writer || :
     mount_volume --sync cache
     while read -r n; do
         tool verify "$IMAGE" $((round * (64 << 20) + n * 4096)) 4096 "$n"

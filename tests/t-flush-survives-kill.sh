@@ -20,10 +20,11 @@ files_of "$T/fs/synced" >"$T/sums"
 within "$(wc -l <"$T/sums")" 500 1000000 "number of files"
 
 real_files | tar -x -C "$T/fs/more" 2>/dev/null &
+writer=$!
 before=$(status commits)
 wait_for 60 eval "[ -n \"\$(ls '$T/fs/more')\" ]"
 kill_daemon
-wait
+wait $writer || : # it got an error
 umount -l "$T/fs"
 wait_for 20 losetup -d "$LOOP"
 new_cache

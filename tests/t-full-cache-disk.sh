@@ -28,7 +28,7 @@ if [ "$(status state)" = ok ]; then
     umount_volume
 else
     s3vol umount "$MNT" || :
-    wait || :
+    wait $DAEMON || :
 fi
 umount "$CACHE"
 rm "$T/disk"

@@ -12,9 +12,10 @@ mkfs.ext4 -q "$LOOP"
 mkdir "$T/fs"
 mount "$LOOP" "$T/fs"
 dd if=/dev/urandom of="$T/fs/file" bs=1M count=500 oflag=direct status=none &
+writer=$!
 wait_for 30 eval "[ \$(status allocated_bytes) -gt 20000000 ]"
 kill -KILL "$DAEMON"
-wait
+wait $writer || : # it got an error
 timeout 30 umount "$T/fs" || timeout 30 umount -l "$T/fs"
 wait_for 20 losetup -d "$LOOP"
 umount "$MNT"

@@ -48,5 +48,5 @@ if [ "$STORE" = s3d ]; then
     stop_s3d
     start_s3d
     s3d_fault hang=1
-    both_now 'answer|timed out|stall|reach' "$URL" env
+    both_now 'nothing was received' "$URL" env
 fi

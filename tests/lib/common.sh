@@ -126,7 +126,10 @@ mount_volume() {
     mkdir -p "$MNT" "$CACHE"
     IMAGE=$MNT/image
     DAEMON_LOG=$T/daemon-${MNT##*/}.log
-    s3vol mount -f --cache-dir "$CACHE" "$@" "$URL" "$MNT" >>"$DAEMON_LOG" 2>&1 &
+    (
+        cd "$T" && ulimit -c unlimited
+        exec s3vol mount -f --cache-dir "$CACHE" "$@" "$URL" "$MNT" >>"$DAEMON_LOG" 2>&1
+    ) &
     DAEMON=$!
     local deadline=$((SECONDS + 30 * SLOW))
     until [ -f "$IMAGE" ]; do
@@ -223,6 +226,10 @@ cleanup() {
     set +eE
     if [ $rc != 0 ] && [ $rc != 77 ] && mountpoint -q "$MNT"; then
         timeout 5 s3vol status "$MNT" 2>&1 | sed 's/^/status: /'
+    elif [ $rc != 0 ] && [ $rc != 77 ] && [ -n "${DAEMON:-}" ] && ! kill -0 "$DAEMON" 2>/dev/null; then
+        wait "$DAEMON"
+        echo "the daemon ended with status $?"
+        [ ! -e "$T/core" ] || gdb -q -batch -ex "thread apply all bt 15" "$B/s3vol" "$T/core" 2>/dev/null | tail -n 60
     fi
     if declare -F on_exit >/dev/null; then on_exit; fi
     jobs -p >"$T/jobs" && disown -a 2>/dev/null # which says nothing about how they end
