@@ -229,7 +229,7 @@ cleanup() {
     elif [ $rc != 0 ] && [ $rc != 77 ] && [ -n "${DAEMON:-}" ] && ! kill -0 "$DAEMON" 2>/dev/null; then
         wait "$DAEMON"
         echo "the daemon ended with status $?"
-        [ ! -e "$T/core" ] || gdb -q -batch -ex "thread apply all bt 15" "$B/s3vol" "$T/core" 2>/dev/null | tail -n 60
+        [ ! -e "$T/core" ] || gdb -q -batch -ex "bt 20" "$B/s3vol" "$T/core" 2>/dev/null | tail -n 22
     fi
     if declare -F on_exit >/dev/null; then on_exit; fi
     jobs -p >"$T/jobs" && disown -a 2>/dev/null # which says nothing about how they end
