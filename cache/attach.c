@@ -337,8 +337,9 @@ int volume_attach(struct volume *v)
         r = trust(v);
     if (r == 0)
         r = open_slots(v);
-    if (r == 0)
-        r = chunks_init(&v->chunks, v->slots, v->cfg.cache_bytes / BLOCK_BYTES, v->clock);
+    if (r ==
+        0) /* what operations under way were promised, and have not filled yet, has a sixteenth */
+        r = chunks_init(&v->chunks, v->slots, v->cfg.cache_bytes / BLOCK_BYTES / 16 * 15, v->clock);
     if (r == 0)
         r = log_new(v->store, &v->sb, v->clock, &v->log);
     if (r == 0)

@@ -303,7 +303,7 @@ void volume_get_status(struct volume *v, struct volume_status *st)
     st->size_bytes = v->size_blocks * BLOCK_BYTES;
     st->allocated_bytes = v->chunks.allocated_blocks * BLOCK_BYTES;
     st->cached_bytes = v->chunks.used_blocks * BLOCK_BYTES;
-    st->cache_limit_bytes = v->chunks.max_blocks * BLOCK_BYTES;
+    st->cache_limit_bytes = v->chunks.max_blocks / 15 * 16 * BLOCK_BYTES;
     st->dirty_bytes = (v->chunks.dirty_cost + v->uploading_cost) * BLOCK_BYTES;
     st->dirty_limit_bytes = v->cfg.dirty_bytes;
     st->uploading_bytes = v->uploading_cost * BLOCK_BYTES;

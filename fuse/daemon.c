@@ -28,7 +28,7 @@ enum {
     STACK_BYTES = 128 << 10,
 #endif
     HEAP_LARGEST_BYTES = 32 << 20, /* what is larger is mapped on its own, and not kept */
-    HEAP_RESERVE_BYTES = 12 << 20,
+    HEAP_RESERVE_BYTES = 6 << 20,
     HEAP_KEEP_BYTES = 64 << 20,  /* given back to the system only beyond this */
     TOUCH_MOST_BYTES = 64 << 20, /* larger mappings are nobody's stack or heap */
 };
