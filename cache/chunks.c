@@ -297,9 +297,8 @@ uint32_t chunks_take_slot(struct chunks *t)
             return SLOT_NONE;
     if (t->nfree > 0)
         return t->free_slots[--t->nfree];
-    if (t->fresh_slot < t->nslots)
-        return t->fresh_slot++;
-    return punch_one(t);
+    /* stale ones first: until they are punched they still take disk space */
+    return t->nstale > 0 ? punch_one(t) : t->fresh_slot++;
 }
 
 void chunks_tidy(struct chunks *t, uint32_t keep)
