@@ -8,7 +8,7 @@ need_fs btrfs
 
 start_volume
 attach_loop
-mkfs.btrfs -q "$LOOP"
+wait_for 20 mkfs.btrfs -q -f "$LOOP"
 mkdir "$T/fs"
 mount "$LOOP" "$T/fs"
 real_files | tar -x -C "$T/fs"
