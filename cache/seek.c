@@ -30,16 +30,20 @@ static uint64_t next_in_memory(struct volume *v, uint64_t number)
     return found;
 }
 
-/* The first chunk >= `number` that may have data: a jump over what surely has none. */
-static int skip_holes(struct volume *v, uint64_t number, uint64_t end, uint64_t *ret_number)
+/* The first chunk >= `number` that may have data: a jump over what surely has none. *in_memory is
+ * what next_in_memory() said last, 0 at first: a walk over the table for each chunk that is zero in
+ * memory, and not yet in the index, would take long. */
+static int skip_holes(struct volume *v, uint64_t number, uint64_t end, uint64_t *in_memory,
+                      uint64_t *ret_number)
 {
-    uint64_t in_memory = next_in_memory(v, number);
     struct index_hit hit;
     size_t n;
     int r = index_scan(v->index, number, end, &hit, 1, &n);
 
+    if (*in_memory < number)
+        *in_memory = next_in_memory(v, number);
     if (r == 0)
-        *ret_number = MIN(in_memory, n > 0 ? hit.chunk : end);
+        *ret_number = MIN(*in_memory, n > 0 ? hit.chunk : end);
     return r;
 }
 
@@ -48,6 +52,7 @@ int volume_seek(struct volume *v, uint64_t offset, bool data, uint64_t *ret_offs
     uint64_t size = volume_size_bytes(v);
     uint64_t number = offset / CHUNK_BYTES, end = DIV_UP(size, (uint64_t)CHUNK_BYTES);
     uint64_t ahead = ~UINT64_C(0) << (offset % CHUNK_BYTES / BLOCK_BYTES);
+    uint64_t in_memory = 0;
     unsigned probes = 0;
     int r = 0;
 
@@ -69,7 +74,7 @@ int volume_seek(struct volume *v, uint64_t offset, bool data, uint64_t *ret_offs
         ahead = ~UINT64_C(0);
         number++;
         if (data && ++probes >= PROBES)
-            r = skip_holes(v, number, end, &number);
+            r = skip_holes(v, number, end, &in_memory, &number);
         if (r < 0)
             return r;
     }

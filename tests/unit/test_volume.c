@@ -185,6 +185,41 @@ static void test_discarding_the_largest_volume(void **state)
     assert_int_equal(detach(false), 0);
 }
 
+static int64_t cpu_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* Many chunks that are zero in memory, and not so in the index yet: one walk over the table, or as
+ * many as there are chunks? */
+static void test_seeking_over_what_was_just_discarded(void **state)
+{
+    enum { N = 10000 };
+    uint64_t at, stride = 300 * (uint64_t)CHUNK, middle = N / 2 * stride, last = N * stride;
+
+    (void)state;
+    cfg.cache_bytes = 256 * MIB;
+    create_and_attach(4096 * GIB);
+    for (uint64_t i = 0; i <= N; i++)
+        put(i * stride, 4096, 1);
+    assert_int_equal(volume_flush(volume), 0);
+    mem_retry(&mem, script_hang, "P"); /* it stays so */
+    assert_int_equal(volume_discard(volume, 0, middle), 0);
+    assert_int_equal(volume_discard(volume, middle + CHUNK, last - middle - CHUNK), 0);
+    int64_t start = cpu_ms();
+    assert_int_equal(volume_seek(volume, 0, true, &at), 0);
+    assert_int_equal(at, middle);
+    assert_int_equal(volume_seek(volume, at + 4096, true, &at), 0);
+    assert_int_equal(at, last);
+    assert_int_equal(volume_seek(volume, at + 4096, true, &at), -ENXIO);
+    assert_in_range(cpu_ms() - start, 0, 1000 * (getenv("SLOW") ? atoi(getenv("SLOW")) : 1));
+    mem_retry(&mem, NULL, NULL);
+    assert_int_equal(detach(false), 0);
+}
+
 /* ------------------------------------------------------------------ not waiting */
 
 static void test_not_waiting_for_the_store(void **state)
@@ -538,6 +573,7 @@ int main(void)
         TEST(test_random_operations),
         TEST(test_zeros_cost_nothing),
         TEST(test_discarding_the_largest_volume),
+        TEST(test_seeking_over_what_was_just_discarded),
         TEST(test_not_waiting_for_the_store),
         TEST(test_not_waiting_for_a_fetch),
         TEST(test_out_of_range),
