@@ -14,7 +14,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-enum { CLAIM_TRIES = 16, WHO_BYTES = 128 };
+enum { CLAIM_TRIES = 256, WHO_BYTES = 128 };
 
 /* ------------------------------------------------------------------ the cache directory */
 

@@ -17,9 +17,6 @@
 #ifndef MCL_ONFAULT
 #define MCL_ONFAULT 4
 #endif
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
 
 enum {
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) /* they need more of it */
@@ -29,8 +26,7 @@ enum {
 #endif
     HEAP_LARGEST_BYTES = 32 << 20, /* what is larger is mapped on its own, and not kept */
     HEAP_RESERVE_BYTES = 6 << 20,
-    HEAP_KEEP_BYTES = 64 << 20,  /* given back to the system only beyond this */
-    TOUCH_MOST_BYTES = 64 << 20, /* larger mappings are nobody's stack or heap */
+    HEAP_KEEP_BYTES = 64 << 20, /* given back to the system only beyond this */
 };
 
 /* One heap, in one piece, for all but the largest: what has been freed stays for the next. */
@@ -44,22 +40,15 @@ static void prepare_heap(void)
 #endif
 }
 
-/* Stacks, and the heap with a reserve for what will be allocated later, get their pages now: later
- * it might be our own work that memory waits for. Libraries' pages come when they are used. */
-static void touch_memory(void)
+/* Memory for what will be allocated later, when it might be our own work that memory waits for. */
+static void touch_reserve(void)
 {
-    FILE *maps = fopen("/proc/self/maps", "re");
-    unsigned long begin, end, inode;
-    char line[512], mode[5];
+    char *reserve = malloc(HEAP_RESERVE_BYTES);
 
-    free(malloc(HEAP_RESERVE_BYTES));
-    while (maps && fgets(line, sizeof line, maps))
-        if (sscanf(line, "%lx-%lx %4s %*s %*s %lu", &begin, &end, mode, &inode) == 4 &&
-            strcmp(mode, "rw-p") == 0 && inode == 0 && end - begin <= TOUCH_MOST_BYTES &&
-            madvise((void *)begin, end - begin, MADV_POPULATE_WRITE) < 0)
-            msg_debug("madvise: %s", strerror(errno)); /* before Linux 5.14 */
-    if (maps)
-        fclose(maps);
+    if (reserve)
+        for (size_t i = 0; i < HEAP_RESERVE_BYTES; i += 4096)
+            ((volatile char *)reserve)[i] = 1;
+    free(reserve);
 }
 
 void daemon_prepare(void)
@@ -85,7 +74,7 @@ void daemon_lock_memory(void)
 {
     struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
 
-    touch_memory();
+    touch_reserve();
     if (geteuid() == 0)
         (void)setrlimit(RLIMIT_MEMLOCK, &all);
     /* On fault: without it each library's every page would be brought in. */
