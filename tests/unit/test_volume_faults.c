@@ -224,7 +224,7 @@ static void test_read_times_out(void **state)
     put(0, CHUNK, 1);
     assert_int_equal(detach(false), 0);
     lose_cache();
-    cfg.timeout_ms = 50;
+    cfg.timeout_ms = 1000;
     attach();
     mem_retry(&mem, script_fail_verbs, "G");
     assert_int_equal(check_pattern(0, CHUNK, 1, true), -ETIMEDOUT);
