@@ -55,16 +55,22 @@ int log_read(struct log *log, uint64_t seq, struct header *ret_header, struct en
     scope_free uint8_t *head = malloc(LOG_HEAD_BYTES);
     char key[STORE_KEY_MAX];
     const char *why;
+    uint64_t size;
     size_t len;
     int r;
 
     if (!head)
         return -ENOMEM;
     log_key(seq, key);
-    r = store_get_head(log_store(log), key, head, LOG_HEAD_BYTES, &len, NULL, patience_ms);
+    r = store_get_head(log_store(log), key, head, LOG_HEAD_BYTES, &len, &size, patience_ms);
     if (r < 0)
         return r;
     r = log_decode(log_superblock(log), seq, head, len, ret_header, ret_entries, &why);
+    if (r == 0 && size > 0 && size != ret_header->object_bytes) {
+        free(take(*ret_entries));
+        why = "damaged: longer or shorter than it says of itself";
+        r = -EBADMSG;
+    }
     if (r == -EBADMSG || r == -EPROTONOSUPPORT)
         msg_error(r, "%s: %s: %s; see `s3vol check`", store_url(log_store(log)), key, why);
     return r;

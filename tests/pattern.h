@@ -92,15 +92,24 @@ static inline void read_all(int fd, void *buf, size_t len, uint64_t offset)
     }
 }
 
-/* Good until the end: it is never freed, and still pointed to, so that no sanitizer calls it lost.
- */
+/* BUFFER bytes, fit for O_DIRECT; to be freed. */
+static inline void *buffer_new(void)
+{
+    void *p = aligned_alloc(BLOCK, BUFFER);
+    if (!p)
+        die("memory");
+    return p;
+}
+
+/* Good until the end: never freed, and still pointed to, so that no sanitizer calls it lost. For
+ * one thread. */
 static inline void *buffer(void)
 {
     static void *all[8];
     static unsigned n;
-    if (n == sizeof all / sizeof *all || posix_memalign(&all[n], BLOCK, BUFFER))
-        die("memory");
-    return all[n++];
+    if (n == sizeof all / sizeof *all)
+        die("too many buffers");
+    return all[n++] = buffer_new();
 }
 
 #endif

@@ -1,5 +1,5 @@
 #!/bin/bash
-# stores: dir s3d radosgw s3rver
+# stores: dir s3d radosgw
 # limit: 150
 # Promise 2: the daemon is killed in the middle of writes, again and again. What the bucket holds is the
 # disk as of one instant, no older than the last flush that was acknowledged.

@@ -1,5 +1,5 @@
 #!/bin/bash
-# stores: dir s3d radosgw s3rver
+# stores: dir s3d radosgw
 # limit: 240
 # Done-when 2: 1 TiB, loop, ext4, thousands of real files, sync, kill -9 in the middle of more writes.
 # With a new cache, e2fsck finds nothing but a journal to replay, and what was synced is identical.

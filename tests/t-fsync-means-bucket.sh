@@ -1,5 +1,5 @@
 #!/bin/bash
-# stores: dir s3d radosgw s3rver
+# stores: dir s3d radosgw
 # quick
 # What fsync, fdatasync, O_SYNC or O_DSYNC has returned for is in the bucket: it survives the loss of
 # daemon and cache.

@@ -11,10 +11,11 @@ tool mirror "$IMAGE" "$T/ref" 8M 200 3 mmap
 tool mirror "$IMAGE" "$T/ref" 8M 200 4 sync
 cmp -n 8M "$IMAGE" "$T/ref"
 sync "$IMAGE"
-cat "$IMAGE" >/dev/null
+head -c 8M "$IMAGE" >/dev/null
 hits=$(status hits)
-cat "$IMAGE" >/dev/null
-same "$(status hits)" "$hits" "blocks read when all is in the page cache"
+head -c 8M "$IMAGE" >/dev/null
+# 2048 blocks; the kernel may have dropped some.
+within $(($(status hits) - hits)) 0 200 "blocks read when all is in the page cache"
 puts=$(status requests.put)
 dd if=/dev/urandom of="$IMAGE" bs=4k count=5 oflag=dsync conv=notrunc status=none
 within $(($(status requests.put) - puts)) 5 6 "PUTs of 5 synchronous writes"

@@ -184,7 +184,7 @@ struct hammer {
 static void *hammer_thread(void *ctx)
 {
     struct hammer *h = ctx;
-    unsigned char *want = buffer(), *got = buffer();
+    unsigned char *want = buffer_new(), *got = buffer_new();
     int fd = open_or_die(h->file, O_RDWR);
     uint64_t rng = (h->seed << 32) + h->nth, spans = h->len / HAMMER_SPAN / h->of;
     for (uint64_t round = 0; round < h->rounds; round++) {

@@ -212,7 +212,7 @@ static void refusals(void **state)
 }
 
 /* The words that the command mount gets of a call by mount(8), joined by '|'; "-": it is none. */
-static void check_helper(const char *want, int code, bool fake, ...)
+static void check_helper(const char *want, int code, int fake, ...)
 {
     struct mount_helper helper = {0};
     char *words[WORDS_MAX], got[256] = "";

@@ -118,6 +118,29 @@ static void test_entries_come_back_as_written(void **state)
     machine_free(&a);
 }
 
+/* What a store kept of an upload that was cut off is not taken for a segment. */
+static void test_size_must_fit(void **state)
+{
+    char key[STORE_KEY_MAX];
+    struct entry *entries;
+    struct header h;
+
+    (void)state;
+    struct machine a = machine();
+    assert_int_equal(machine_attach(&a), 0);
+    uint64_t seq = machine_commit(&a, 5);
+    log_key(seq, key);
+    struct mem_object *o = mem_find(&mem, key);
+    o->len--; /* within the payload: header and table are whole */
+    assert_int_equal(log_read(a.log, seq, &h, &entries, 0), -EBADMSG);
+    assert_int_equal(replay(&a), -EBADMSG);
+    o->len += 2;
+    assert_int_equal(log_read(a.log, seq, &h, &entries, 0), -EBADMSG);
+    o->len--;
+    assert_int_equal(replay(&a), 0);
+    machine_free(&a);
+}
+
 static void test_many_in_order(void **state)
 {
     enum { N = 500 };
@@ -440,6 +463,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_nothing),
         TEST(test_entries_come_back_as_written),
+        TEST(test_size_must_fit),
         TEST(test_many_in_order),
         TEST(test_goes_on_where_it_was),
         TEST(test_commits_are_whole_or_nothing),
