@@ -39,6 +39,7 @@ help:
 	@echo 'make               build $(B)/s3vol'
 	@echo 'make check         install what is missing (as root), build, run all the tests'
 	@echo 'make check-quick   the unit tests and a few end-to-end tests: two minutes'
+	@echo 'make soak          the random tests for long: KILLS=n kills on each store, SEEDS=n runs of the model'
 	@echo 'make unit          build and run the unit tests'
 	@echo 'make demo          see it work, in a local directory'
 	@echo 'make bench         measure it against a plain file; bench-quick: in under 5 minutes'
@@ -84,6 +85,16 @@ check check-quick: %:
 	$(Q)$(MAKE) --no-print-directory -j2 tests
 	$(Q)B=$(B) tests/run $(if $(JOBS),-j$(JOBS)) $(if $(filter %-quick,$*),--quick)
 
+# As long as it takes: nothing is stopped before LIMIT seconds.
+KILLS   ?= 200
+SEEDS   ?= 200
+LIMIT   ?= 86400
+SOAK    := t-fsync-survives-many-kills t-model
+soak:
+	$(Q)contrib/setup build test
+	$(Q)$(MAKE) --no-print-directory -j2 tests
+	$(Q)B=$(B) KILLS=$(KILLS) SEEDS=$(SEEDS) LIMIT=$(LIMIT) tests/run $(if $(JOBS),-j$(JOBS)) $(SOAK)
+
 demo:
 	$(Q)contrib/setup build demo
 	$(Q)$(MAKE) --no-print-directory -j2 all
@@ -124,7 +135,7 @@ uninstall:
 clean:
 	rm -rf build
 
-.PHONY: all help tests unit check check-quick demo bench bench-quick analyze install uninstall clean
+.PHONY: all help tests unit check check-quick soak demo bench bench-quick analyze install uninstall clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(wildcard $(B)/*/*.d $(B)/*/*/*.d)

@@ -1,11 +1,11 @@
 #!/bin/bash
 # limit: 300
 # quick
-# The model test (tests/model.c), with a fixed seed and a new one.
+# The model test (tests/model.c), with a fixed seed and a new one; SEEDS=n: with so many.
 . "$(dirname "$0")/lib/common.sh"
 
 seeds="1 $RANDOM"
-[ -z "${LONG:-}" ] || seeds=$(seq 1 100)
+[ -z "${LONG:-}${SEEDS:-}" ] || seeds=$(seq 1 "${SEEDS:-100}")
 for seed in $seeds; do
     for sync in bucket cache; do
         mkdir -p "$T/model"
