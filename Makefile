@@ -39,7 +39,7 @@ help:
 	@echo 'make               build $(B)/s3vol'
 	@echo 'make check         install what is missing (as root), build, run all the tests'
 	@echo 'make check-quick   the unit tests and a few end-to-end tests: two minutes'
-	@echo 'make soak          the random tests for long: KILLS=n kills on each store, SEEDS=n runs of the model'
+	@echo 'make soak          the random tests for long: KILLS=n kills and fights on each store, SEEDS=n runs of the model'
 	@echo 'make unit          build and run the unit tests'
 	@echo 'make demo          see it work, in a local directory'
 	@echo 'make bench         measure it against a plain file; bench-quick: in under 5 minutes'
@@ -89,11 +89,11 @@ check check-quick: %:
 KILLS   ?= 200
 SEEDS   ?= 200
 LIMIT   ?= 86400
-SOAK    := t-fsync-survives-many-kills t-model
+SOAK    := t-fsync-survives-many-kills t-stopped-writer-is-fenced t-model
 soak:
 	$(Q)contrib/setup build test
 	$(Q)$(MAKE) --no-print-directory -j2 tests
-	$(Q)B=$(B) KILLS=$(KILLS) SEEDS=$(SEEDS) LIMIT=$(LIMIT) tests/run $(if $(JOBS),-j$(JOBS)) $(SOAK)
+	$(Q)B=$(B) KILLS=$(KILLS) ROUNDS=$(KILLS) SEEDS=$(SEEDS) LIMIT=$(LIMIT) tests/run $(if $(JOBS),-j$(JOBS)) $(SOAK)
 
 demo:
 	$(Q)contrib/setup build demo

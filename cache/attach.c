@@ -148,16 +148,20 @@ static int check_fork(struct volume *v, const struct catchup *c)
 {
     struct local l = {0};
     struct index_meta meta;
+    char by[320];
     int r = index_each_cached(v->index, count_dirty, &l);
 
     index_get_meta(v->index, &meta);
     if (r < 0 || l.blocks == 0 || c->pos.epoch == 0 || is_ours(&meta, &c->pos))
         return r;
+    r = log_describe_claim(v->log, c->pos.claim, by, sizeof by, ATTACH_PATIENCE_MS);
+    if (r < 0)
+        return r;
     return msg_error(-ESTALE,
                      "%s: a fork: this cache (%s) has %" PRIu64
-                     " KiB that are not in the bucket, but the volume was attached elsewhere since "
-                     "(epoch %" PRIu64 "); --discard-local gives them up",
-                     store_url(v->store), v->dir, l.blocks * (BLOCK_BYTES / 1024), c->pos.epoch);
+                     " KiB that are not in the bucket, but the volume was attached elsewhere since, "
+                     "last by %s; --discard-local gives them up",
+                     store_url(v->store), v->dir, l.blocks * (BLOCK_BYTES / 1024), by);
 }
 
 static void describe_us(char *who, size_t size_bytes)

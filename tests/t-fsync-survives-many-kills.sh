@@ -66,6 +66,7 @@ for kill in $(seq "${KILLS:-6}"); do
     verify_busy
     echo "found ${FLOOR[diary]} ${FLOOR[sqlite]}"
     umount_busy
+    [ $((RANDOM % 2)) = 0 ] || { umount_volume && mount_as "$mode"; } # a clean end, to begin with what it left
     mount_busy
 done
 umount_busy
