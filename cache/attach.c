@@ -157,11 +157,12 @@ static int check_fork(struct volume *v, const struct catchup *c)
     r = log_describe_claim(v->log, c->pos.claim, by, sizeof by, ATTACH_PATIENCE_MS);
     if (r < 0)
         return r;
-    return msg_error(-ESTALE,
-                     "%s: a fork: this cache (%s) has %" PRIu64
-                     " KiB that are not in the bucket, but the volume was attached elsewhere since, "
-                     "last by %s; --discard-local gives them up",
-                     store_url(v->store), v->dir, l.blocks * (BLOCK_BYTES / 1024), by);
+    return msg_error(
+        -ESTALE,
+        "%s: a fork: this cache (%s) has %" PRIu64
+        " KiB that are not in the bucket, but the volume was attached elsewhere since, "
+        "last by %s; --discard-local gives them up",
+        store_url(v->store), v->dir, l.blocks * (BLOCK_BYTES / 1024), by);
 }
 
 static void describe_us(char *who, size_t size_bytes)
