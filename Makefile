@@ -29,6 +29,11 @@ STORE   := $(call src,store)
 CACHE   := $(call src,cache)
 FUSE    := $(call src,fuse)
 UNIT    := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_*.c))
+# The simulation: the engine with small limits, and its threads, files and time replaced by the linker.
+SIM     := $(patsubst %.c,$(B)/sim/%.o,$(wildcard store/*.c cache/*.c tests/sim/*.c))
+SIMWRAP := pthread_create pthread_join pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock \
+    pthread_cond_init pthread_cond_destroy pthread_cond_wait pthread_cond_signal pthread_cond_broadcast getrandom getpid open64 close \
+    pread64 pwrite64 fallocate64 ftruncate64 fdatasync fsync fstat64 stat64 unlink mkdir flock statvfs64
 # What the tests run beside s3vol itself.
 TOOLS   := $(patsubst %.c,$(B)/%,$(wildcard tests/*.c))
 S3D     := $(if $(wildcard tests/s3d/*.c),$(B)/tests/s3d/s3d)
@@ -60,7 +65,10 @@ $(B)/tests/unit/test_units: $(B)/fuse/units.o
 $(B)/tests/unit/test_workers: $(B)/fuse/workers.o
 $(S3D): $(call src,tests/s3d) $(B)/store.a
 
-$(B)/s3vol $(UNIT) $(TOOLS) $(S3D):
+$(B)/tests/sim: $(SIM)
+$(B)/tests/sim: LDFLAGS += $(SIMWRAP:%=-Wl,--wrap=%)
+
+$(B)/s3vol $(UNIT) $(TOOLS) $(S3D) $(B)/tests/sim:
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALLCFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS)
 
@@ -72,8 +80,12 @@ $(B)/%.o: %.c Makefile
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D) && $(CC) $(ALLCFLAGS) -MMD -MP -c -o $@ $<
 
+$(B)/sim/%.o: %.c Makefile
+	$(call say,CC,'$< (simulated)')
+	$(Q)mkdir -p $(@D) && $(CC) $(ALLCFLAGS) -DSMALL_LIMITS -MMD -MP -c -o $@ $<
+
 # `tests` builds everything that tests/run runs.
-tests: all $(UNIT) $(TOOLS) $(S3D)
+tests: all $(UNIT) $(TOOLS) $(S3D) $(B)/tests/sim
 
 unit: $(UNIT) $(S3D)
 	$(Q)B=$(B) tests/run $(if $(JOBS),-j$(JOBS)) unit
@@ -89,7 +101,7 @@ check check-quick: %:
 KILLS   ?= 200
 SEEDS   ?= 200
 LIMIT   ?= 86400
-SOAK    := t-fsync-survives-many-kills t-stopped-writer-is-fenced t-model
+SOAK    := t-fsync-survives-many-kills t-stopped-writer-is-fenced t-model t-simulation
 soak:
 	$(Q)contrib/setup build test
 	$(Q)$(MAKE) --no-print-directory -j2 tests
@@ -138,4 +150,4 @@ clean:
 .PHONY: all help tests unit check check-quick soak demo bench bench-quick analyze install uninstall clean
 .SECONDARY:
 .DELETE_ON_ERROR:
--include $(wildcard $(B)/*/*.d $(B)/*/*/*.d)
+-include $(wildcard $(B)/*/*.d $(B)/*/*/*.d $(B)/sim/*/*/*.d)

@@ -326,6 +326,14 @@ static int open_slots(struct volume *v)
     return r < 0 ? msg_error(r, "%s: %s", path, strerror(-r)) : 0;
 }
 
+/* The files are there after a power cut, too, before "unsynced" can say that they must be. */
+static int sync_dir(struct volume *v)
+{
+    scope_close int dir = open(v->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    return dir < 0 || fsync(dir) < 0 ? msg_error(-errno, "%s: %s", v->dir, strerror(errno)) : 0;
+}
+
 int volume_attach(struct volume *v)
 {
     struct catchup c = {0};
@@ -342,6 +350,8 @@ int volume_attach(struct volume *v)
         r = trust(v);
     if (r == 0)
         r = open_slots(v);
+    if (r == 0)
+        r = sync_dir(v);
     if (r ==
         0) /* what operations under way were promised, and have not filled yet, has a sixteenth */
         r = chunks_init(&v->chunks, v->slots, v->cfg.cache_bytes / BLOCK_BYTES / 16 * 15, v->clock);

@@ -221,8 +221,11 @@ static int check_root(void *ctx, const char *key, uint64_t size_bytes)
     int r = checkpoint_load(c->scratch->log, seq, ignore_entries, NULL, PATIENCE_MS, &pos);
     if (r == -EBADMSG || r == -EPROTONOSUPPORT)
         wrong(c, "%s: this checkpoint is damaged, or one of its parts", key);
-    else if (r == -ENOENT)
+    else if (r == -ENOENT && seq >= c->checkpoint)
         wrong(c, "%s: a part of this checkpoint is missing", key);
+    else if (r == -ENOENT)
+        return 0; /* stored late by a fenced writer: a newer one's was there already, and nobody
+                     reads it */
     else if (r < 0)
         return r;
     return 0;

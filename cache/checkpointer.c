@@ -7,11 +7,18 @@
 #include "../store/scope.h"
 
 enum {
+#ifndef SMALL_LIMITS
     SEGMENTS_LEAST = 256, /* fewer are read in a moment */
     SEGMENTS_MOST = 4096, /* more would keep an attachment waiting */
     SEGMENTS_CLOSING = 64,
-    BYTES_FACTOR = 8, /* logged bytes for each byte of checkpoint */
     BYTES_LEAST = 64 * 1024,
+#else
+    SEGMENTS_LEAST = 6,
+    SEGMENTS_MOST = 20,
+    SEGMENTS_CLOSING = 4,
+    BYTES_LEAST = 1024,
+#endif
+    BYTES_FACTOR = 8,    /* logged bytes for each byte of checkpoint */
     PATIENCE_MS = 60000, /* its view of index.db keeps the journal from being reused */
 };
 

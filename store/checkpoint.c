@@ -9,7 +9,11 @@
 #include <zstd.h>
 
 enum {
+#ifndef SMALL_LIMITS
     PART_ENTRIES = 16384,
+#else
+    PART_ENTRIES = 128, /* the least: a chunk's fit into one part */
+#endif
     PART_RAW_BYTES = PART_ENTRIES * ENTRY_BYTES,
     PART_ROW_BYTES = 32, /* in the root */
     PARTS_MAX = 1 << 20,

@@ -11,10 +11,16 @@
 #include "superblock.h"
 
 enum {
+    LOG_HEAD_BYTES = 64 * 1024,
+#ifndef SMALL_LIMITS
     LOG_WINDOW = 1024,      /* numbers in flight beyond the last one acknowledged in order */
     LOG_ENTRIES_MAX = 2044, /* so that header and table fit into LOG_HEAD_BYTES */
-    LOG_HEAD_BYTES = 64 * 1024,
     LOG_SEGMENT_RAW_BYTES = 8 * 1024 * 1024, /* frames in one segment, before compression */
+#else /* the simulation is built with these, so as to meet them all in a small volume */
+    LOG_WINDOW = 16,
+    LOG_ENTRIES_MAX = 20,
+    LOG_SEGMENT_RAW_BYTES = 128 * 1024,
+#endif
 };
 
 /* What has been read of a log: the map made of it, and where it goes on. */

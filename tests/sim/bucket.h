@@ -1,0 +1,33 @@
+/*
+ * A bucket in memory, and the network between it and the machines, which delays and reorders
+ * requests, loses them, loses answers after the request was carried out, delivers a request long
+ * after whoever sent it has given up or died, cuts bodies short, and fails for a while altogether.
+ */
+#ifndef SIM_BUCKET_H
+#define SIM_BUCKET_H
+
+#include "../../store/store.h"
+
+/* How the network is, all by chance in a thousand. */
+struct weather {
+    int64_t latency_us; /* at most, most of the time */
+    unsigned lost;      /* requests that never arrive */
+    unsigned late;      /* requests that arrive after up to a day */
+    unsigned answer_lost;
+    unsigned busy; /* 503 */
+    unsigned cut;  /* bodies that end early */
+};
+extern struct weather weather;
+
+/* A store of the running machine's. */
+struct store *bucket_store(void);
+
+/* Nothing arrives and nobody answers, until then. */
+void bucket_outage(int64_t until_us);
+/* Requests of this machine that are under way arrive, or not. */
+void bucket_forget_process(int machine);
+
+size_t bucket_count(const char *prefix);
+uint64_t bucket_requests(void);
+
+#endif

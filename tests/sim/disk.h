@@ -1,0 +1,34 @@
+/*
+ * The machines' local disks, in memory: everything below "/sim/", for the code under test by way of
+ * --wrap, and for SQLite as its VFS. What was written and not synced is remembered write by write,
+ * so that a power cut can keep any part of it, torn at sectors of 512 bytes.
+ *
+ *   kill -9     sched_kill() and disk_forget_process(): the files stay as they are
+ *   power cut   disk_power_cut() as well: of what was written after the last sync of its file each
+ *               sector stays or not, each truncation and each punched hole too; a file made stays
+ * if it, or its directory, was synced, one removed comes back perhaps; else by chance loss
+ * disk_remove_all(): the cache directory is gone
+ *
+ * SQLite's files (index.db, its WAL) take part like every other; its shared memory ends with the
+ * process. A sync that failed makes what it was to write doubtful for good: later syncs say nothing
+ * of it.
+ */
+#ifndef SIM_DISK_H
+#define SIM_DISK_H
+
+#include <stdbool.h>
+
+/* Makes it SQLite's default VFS, too. */
+void disk_start(void);
+
+/* The machine's process is gone: its file descriptors, its locks and shared memory. */
+void disk_forget_process(int machine);
+/* All files below `dir`. */
+void disk_power_cut(const char *dir);
+void disk_remove_all(const char *dir);
+
+/* From now on one operation in so many below `dir` fails (0: none): EIO, or ENOSPC where it can be.
+ */
+void disk_fail_one_in(const char *dir, unsigned n);
+
+#endif

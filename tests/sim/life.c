@@ -1,0 +1,392 @@
+#include "life.h"
+#include "bucket.h"
+#include "sched.h"
+
+#include "../../store/scope.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum { PIECE = 256 * 1024, PATIENCE_TRIES = 200 };
+
+struct client {
+    struct life *life;
+    int number;
+    uint32_t *state; /* of its sectors, as they must be */
+};
+
+struct run run;
+
+void run_say(const char *fmt, ...)
+{
+    va_list ap;
+
+    if (!run.verbose)
+        return;
+    va_start(ap, fmt);
+    fprintf(stderr, "%12.6f ", (double)sched_now_us() / 1e6);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+}
+
+/* ------------------------------------------------------------------ an error */
+
+static enum volume_state state_of(struct life *l)
+{
+    struct volume_status st;
+
+    volume_get_status(l->volume, &st);
+    return st.state;
+}
+
+/* Somebody was told of an error: was there reason for one? */
+static void judge_error(struct life *l, const char *what, int r)
+{
+    enum volume_state state = state_of(l);
+
+    run_say("host %d: %s: %s", l->host->number, what, strerror(-r));
+    if (state == VOLUME_FENCED && run.newest == l->era)
+        run_say("host %d: fenced by an attachment that is not complete", l->host->number);
+    if (state == VOLUME_FENCED || l->interrupted)
+        return;
+    if (r == -ETIMEDOUT && l->config.timeout_ms != STORE_FOREVER)
+        return;
+    if (run.disk_faults && (r == -EIO || r == -ENOSPC))
+        return;
+    sim_fail("host %d: %s: %s, without a reason (state %d)", l->host->number, what, strerror(-r),
+             (int)state);
+}
+
+/* ------------------------------------------------------------------ what was found */
+
+/* Reads it all; false: it cannot be read. */
+static bool read_all(struct life *l, uint32_t *found, uint32_t sectors)
+{
+    uint8_t *buf = aligned_alloc(4096, PIECE);
+    bool good = true;
+
+    for (uint32_t at = 0; at < sectors && good; at += PIECE / SECTOR_BYTES) {
+        size_t len = MIN((size_t)PIECE, (size_t)(sectors - at) * SECTOR_BYTES);
+        int r = -1;
+        for (int tries = 0; r < 0 && tries < PATIENCE_TRIES; tries++) {
+            r = volume_read(l->volume, buf, len, (uint64_t)at * SECTOR_BYTES, true);
+            if (r < 0)
+                judge_error(l, "reading it all", r);
+        }
+        good = r == 0;
+        for (uint32_t i = 0; good && i < len / SECTOR_BYTES; i++) {
+            found[at + i] = model_read_stamp(buf + (size_t)i * SECTOR_BYTES, at + i);
+            if (found[at + i] == UINT32_MAX)
+                sim_fail("host %d: sector %u has bytes that nobody wrote there", l->host->number,
+                         at + i);
+        }
+    }
+    free(buf);
+    return good;
+}
+
+/* The cache directory decides what this attachment must have found. */
+static void judge(struct life *l, const uint32_t *found, uint32_t sectors, uint64_t epoch)
+{
+    struct host *h = l->host;
+    char why[256] = "";
+    bool own = h->local && !l->config.discard_local && run.newest == h->last;
+    bool good;
+
+    if (own && h->ending == CRASHED && h->last->write_cache)
+        good = era_write_cache(h->last, found, sectors, why);
+    else
+        good = era_instant(run.newest, found, sectors, own ? FLOOR_DISK : FLOOR_BUCKET, !own, why);
+    if (!good)
+        sim_fail("host %d, epoch %" PRIu64 " (%s): this was never the volume, or is too old: %s",
+                 h->number, epoch, own ? "with its cache" : "from the bucket", why);
+    l->era = era_new(run.newest, h->number, epoch, found, sectors);
+    l->era->sure = !own;
+    l->era->write_cache = l->config.sync == SYNC_CACHE || (own && h->last->write_cache);
+    h->local = own || l->config.sync == SYNC_CACHE;
+    h->forked = false;
+    h->last = l->era;
+    if (!run.newest || run.newest->epoch < epoch)
+        run.newest = l->era;
+}
+
+static bool verify(struct life *l)
+{
+    uint32_t sectors = (uint32_t)(volume_size_bytes(l->volume) / SECTOR_BYTES);
+    uint32_t *found = calloc(SECTORS_MAX, sizeof *found);
+    struct volume_status st;
+    bool good = read_all(l, found, sectors);
+
+    volume_get_status(l->volume, &st);
+    if (good && run.newest && run.newest->epoch > st.epoch)
+        good = false; /* a later one was quicker: nobody works on this one any more */
+    if (good)
+        judge(l, found, sectors, st.epoch);
+    free(found);
+    return good;
+}
+
+/* ------------------------------------------------------------------ the clients */
+
+/* A run of the client's own sectors, of at most `most`. */
+static uint32_t choose(struct client *c, uint32_t sectors, uint32_t most, uint32_t *ret_n)
+{
+    uint32_t first = 0, n = 0;
+
+    for (int tries = 0; tries < 100; tries++) {
+        first = (uint32_t)sim_below(sectors);
+        if (sim_chance(1, 3))
+            first = first / 8 * 8;
+        if (model_owner(first) == c->number)
+            break;
+    }
+    if (model_owner(first) != c->number)
+        return 0;
+    while (n < most && first + n < sectors && model_owner(first + n) == c->number)
+        n++;
+    *ret_n = sim_chance(1, 3) ? n : 1 + (uint32_t)sim_below(n);
+    return first;
+}
+
+/* At once, if that is possible. */
+static int write_somehow(struct life *l, const uint8_t *buf, size_t len, uint64_t at)
+{
+    int r = sim_chance(1, 2) ? volume_write(l->volume, buf, len, at, false) : -EAGAIN;
+
+    return r == -EAGAIN ? volume_write(l->volume, buf, len, at, true) : r;
+}
+
+static int do_put(struct client *c, uint32_t sectors)
+{
+    struct life *l = c->life;
+    uint32_t n = 0, most = sim_chance(1, 4) ? 2048 : 64, first = choose(c, sectors, most, &n);
+
+    if (n == 0)
+        return 0;
+    uint8_t *buf = aligned_alloc(4096, ROUND_UP((size_t)n * SECTOR_BYTES, (size_t)4096));
+    uint32_t generation = era_begin(l->era, c->number, OP_PUT, first, n)->generation;
+    for (uint32_t i = 0; i < n; i++) {
+        model_stamp(buf + (size_t)i * SECTOR_BYTES, first + i, generation);
+        c->state[first + i] = generation;
+    }
+    int r = write_somehow(l, buf, (size_t)n * SECTOR_BYTES, (uint64_t)first * SECTOR_BYTES);
+    if (r == 0)
+        era_end(l->era, c->number);
+    free(buf);
+    return r;
+}
+
+static int do_clear(struct client *c, uint32_t sectors)
+{
+    struct life *l = c->life;
+    uint32_t n = 0, first = choose(c, sectors, sim_chance(1, 4) ? SECTORS_MAX : 512, &n);
+
+    if (n == 0)
+        return 0;
+    era_begin(l->era, c->number, n > 2048 ? OP_CLEAR_LOOSELY : OP_CLEAR, first, n);
+    memset(c->state + first, 0, n * sizeof *c->state);
+    int r = volume_discard(l->volume, (uint64_t)first * SECTOR_BYTES, (uint64_t)n * SECTOR_BYTES);
+    if (r == 0)
+        era_end(l->era, c->number);
+    return r;
+}
+
+static int do_read(struct client *c, uint32_t sectors)
+{
+    struct life *l = c->life;
+    uint32_t n = 0, first = choose(c, sectors, 2048, &n);
+    uint8_t *buf = aligned_alloc(4096, ROUND_UP((size_t)n * SECTOR_BYTES + 1, (size_t)4096));
+    uint64_t at = (uint64_t)first * SECTOR_BYTES;
+    int r = -EAGAIN;
+
+    if (sim_chance(1, 2))
+        r = volume_read(l->volume, buf, (size_t)n * SECTOR_BYTES, at, false);
+    if (r == -EAGAIN)
+        r = volume_read(l->volume, buf, (size_t)n * SECTOR_BYTES, at, true);
+    for (uint32_t i = 0; i < n && r == 0; i++) {
+        uint32_t got = model_read_stamp(buf + (size_t)i * SECTOR_BYTES, first + i);
+        if (got != c->state[first + i])
+            sim_fail("host %d, epoch %" PRIu64
+                     ": sector %u reads as generation %u, but %u was written",
+                     l->host->number, l->era->epoch, first + i, got, c->state[first + i]);
+    }
+    free(buf);
+    return r;
+}
+
+static int do_flush(struct client *c)
+{
+    struct life *l = c->life;
+    size_t completed[CLIENTS_MAX];
+    bool drain = sim_chance(1, 4);
+
+    era_completed(l->era, completed);
+    int r = drain ? volume_drain(l->volume) : volume_flush(l->volume);
+    if (r == 0)
+        era_flushed(l->era, completed, drain || l->config.sync == SYNC_BUCKET);
+    return r;
+}
+
+static int do_grow(struct client *c, uint32_t sectors)
+{
+    struct life *l = c->life;
+    uint32_t size = sectors + 8 * (uint32_t)sim_below(200);
+
+    if (c->number != 0 || size > SECTORS_MAX)
+        return 0;
+    era_begin(l->era, 0, OP_GROW, 0, size);
+    int r = volume_resize(l->volume, (uint64_t)size * SECTOR_BYTES);
+    if (r == 0)
+        era_end(l->era, 0);
+    return r;
+}
+
+static int do_something(struct client *c)
+{
+    uint32_t sectors = (uint32_t)(volume_size_bytes(c->life->volume) / SECTOR_BYTES);
+    uint64_t what = sim_below(100);
+
+    if (what < 55)
+        return do_put(c, sectors);
+    if (what < 68)
+        return do_clear(c, sectors);
+    if (what < 85)
+        return do_read(c, sectors);
+    if (what < 94)
+        return do_flush(c);
+    if (what < 95)
+        return do_grow(c, sectors);
+    sched_sleep_us((int64_t)sim_below(sim_chance(1, 4) ? 20000000 : 200000));
+    return 0;
+}
+
+static void *client_main(void *arg)
+{
+    struct client *c = arg;
+    struct life *l = c->life;
+
+    for (unsigned i = 0; i < l->operations && !l->interrupted; i++) {
+        int r = do_something(c);
+        if (r < 0) {
+            judge_error(l, "a client", r);
+            if (r != -ETIMEDOUT || l->era->ops[c->number] == NULL)
+                break;
+            size_t n = l->era->nops[c->number];
+            if (n > 0 && !l->era->ops[c->number][n - 1].ended)
+                break; /* what became of it nobody knows */
+        }
+    }
+    return NULL;
+}
+
+static void let_work(struct life *l)
+{
+    struct task *tasks[CLIENTS_MAX];
+    struct client clients[CLIENTS_MAX];
+
+    for (unsigned i = 0; i < model_clients; i++) {
+        clients[i] = (struct client){l, (int)i, malloc(SECTORS_MAX * sizeof(uint32_t))};
+        memcpy(clients[i].state, l->era->base, SECTORS_MAX * sizeof(uint32_t));
+        tasks[i] = sched_spawn(sched_machine(), client_main, &clients[i]);
+    }
+    for (unsigned i = 0; i < model_clients; i++) {
+        sched_join(tasks[i]);
+        free(clients[i].state);
+    }
+}
+
+/* ------------------------------------------------------------------ the life */
+
+static void judge_open(struct life *l)
+{
+    bool weather_bad = !run.calm;
+
+    run_say("host %d: opening: %s", l->host->number, strerror(-l->opened));
+    if (l->opened == -ESTALE && l->host->local)
+        l->host->forked = true;
+    else if (l->opened == -ESTALE)
+        sim_fail("host %d: refused as a fork, though it has nothing of its own", l->host->number);
+    else if (l->opened == -EBADMSG)
+        sim_fail("host %d: the bucket or the cache is called damaged", l->host->number);
+    else if (!weather_bad && l->opened != -EBUSY)
+        sim_fail("host %d: cannot attach: %s", l->host->number, strerror(-l->opened));
+}
+
+static void close_it(struct life *l)
+{
+    size_t completed[CLIENTS_MAX];
+
+    if (l->era)
+        era_completed(l->era, completed);
+    l->doing = "closing";
+    l->closed = volume_close(l->volume, l->keep_local);
+    run_say("host %d: closed%s: %s", l->host->number, l->keep_local ? ", keeping local data" : "",
+            strerror(-l->closed));
+    if (l->closed == 0 && l->era)
+        era_flushed(l->era, completed, !l->keep_local);
+    store_free(l->store);
+}
+
+static void *life_main(void *arg)
+{
+    struct life *l = arg;
+
+    l->doing = "opening";
+    l->store = bucket_store();
+    l->opened = volume_open(l->store, &l->config, &l->volume);
+    if (l->opened < 0) {
+        judge_open(l);
+        store_free(l->store);
+        l->over = true;
+        return NULL;
+    }
+    run_say("host %d: attached, sync=%s", l->host->number,
+            l->config.sync == SYNC_CACHE ? "cache" : "bucket");
+    l->doing = "reading it all";
+    l->verified = verify(l);
+    l->doing = "working";
+    if (l->verified)
+        let_work(l);
+    close_it(l);
+    l->over = true;
+    return NULL;
+}
+
+struct life *life_start(struct host *host, const struct volume_config *config, unsigned operations,
+                        bool keep_local)
+{
+    struct life *l = calloc(1, sizeof *l);
+
+    *l = (struct life){.host = host,
+                       .machine = sched_new_machine(),
+                       .config = *config,
+                       .operations = operations,
+                       .keep_local = keep_local,
+                       .opened = 1,
+                       .closed = 1};
+    host->life = l;
+    l->task = sched_spawn(l->machine, life_main, l);
+    return l;
+}
+
+bool life_unknown(const struct host *h)
+{
+    bool read = h->life && (h->life->verified || h->life->over);
+
+    return !read && h->local && h->last && h->last->write_cache;
+}
+
+void life_forget(struct life *l, bool crashed)
+{
+    struct host *h = l->host;
+
+    h->life = NULL;
+    if (crashed)
+        h->ending = CRASHED;
+    else if (l->opened == 0 && l->verified)
+        h->ending = l->closed == 0 ? (l->keep_local ? KEPT_LOCAL : DRAINED) : CRASHED;
+    if (!crashed && l->opened == 0 && l->verified) {
+        h->local = h->ending != DRAINED;
+    }
+}

@@ -1,0 +1,60 @@
+/*
+ * The life of one attachment: a process on a machine opens the volume, reads all of it, which the
+ * model judges, lets its clients work, and ends, well or not.
+ */
+#ifndef SIM_LIFE_H
+#define SIM_LIFE_H
+
+#include "../../cache/volume.h"
+#include "model.h"
+
+/* How the last life with this cache directory ended; what is to be found there. */
+enum ending { FRESH, DRAINED, KEPT_LOCAL, CRASHED };
+
+struct host {
+    int number;
+    char dir[32];
+    enum ending ending;
+    bool local;        /* the cache may have what the bucket has not */
+    bool forked;       /* and was refused for it */
+    struct era *last;  /* of this host */
+    struct life *life; /* NULL: unmounted */
+};
+
+struct life {
+    struct host *host;
+    int machine;
+    struct volume_config config;
+    bool keep_local; /* when it ends by itself */
+    unsigned operations;
+    /* set by it */
+    struct task *task;
+    struct store *store;
+    struct volume *volume;
+    struct era *era;
+    bool verified, over;
+    int opened, closed; /* what open and close said; 1: not yet */
+    bool interrupted;   /* volume_stop() was called */
+    const char *doing;
+};
+
+/* What is true of this run. */
+struct run {
+    bool verbose;
+    bool calm; /* nothing fails */
+    bool disk_faults;
+    struct era *newest; /* by epoch */
+};
+extern struct run run;
+
+struct life *life_start(struct host *host, const struct volume_config *config, unsigned operations,
+                        bool keep_local);
+/* Mounted now, it has, and may upload, what a write cache left, and nobody has read that yet: not
+ * the time to be killed or taken over. */
+bool life_unknown(const struct host *host);
+/* It is over, or was killed: the host is free again. */
+void life_forget(struct life *life, bool crashed);
+
+void run_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+#endif

@@ -1,0 +1,286 @@
+#include "model.h"
+#include "sched.h"
+
+#include "../../store/scope.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+unsigned model_clients;
+
+static struct {
+    uint8_t owner[SECTORS_MAX];
+    uint32_t generations;
+    uint64_t ticks;
+} model;
+
+/* ------------------------------------------------------------------ stamps */
+
+void model_start(uint32_t sectors)
+{
+    for (uint32_t at = 0; at < SECTORS_MAX;) {
+        uint32_t n = 1 + (uint32_t)sim_below(sim_chance(1, 2) ? 20 : sectors / 4);
+        uint8_t owner = at < sectors ? (uint8_t)sim_below(model_clients) : 0;
+        for (; n > 0 && at < SECTORS_MAX; n--)
+            model.owner[at++] = owner;
+    }
+}
+
+int model_owner(uint32_t sector)
+{
+    return model.owner[sector];
+}
+
+uint32_t model_next_generation(void)
+{
+    return ++model.generations;
+}
+
+void model_stamp(uint8_t *sector, uint32_t at, uint32_t generation)
+{
+    uint64_t word[SECTOR_BYTES / 8];
+
+    word[0] = (uint64_t)generation << 32 | at;
+    for (unsigned i = 1; i < ARRAY_SIZE(word); i++)
+        word[i] = word[i - 1] * 0x5851f42d4c957f2d + 0x14057b7ef767814f;
+    memcpy(sector, word, sizeof word);
+}
+
+uint32_t model_read_stamp(const uint8_t *sector, uint32_t at)
+{
+    uint8_t want[SECTOR_BYTES] = {0};
+    uint64_t word;
+
+    memcpy(&word, sector, sizeof word);
+    if (word == 0)
+        return memcmp(sector, want, SECTOR_BYTES) == 0 ? 0 : UINT32_MAX;
+    model_stamp(want, at, (uint32_t)(word >> 32));
+    return memcmp(sector, want, SECTOR_BYTES) == 0 ? (uint32_t)(word >> 32) : UINT32_MAX;
+}
+
+/* ------------------------------------------------------------------ eras */
+
+struct era *era_new(struct era *before, int host, uint64_t epoch, const uint32_t *base,
+                    uint32_t sectors)
+{
+    struct era *e = calloc(1, sizeof *e);
+
+    *e = (struct era){.before = before, .host = host, .epoch = epoch, .base_sectors = sectors};
+    e->base = calloc(SECTORS_MAX, sizeof *e->base);
+    memcpy(e->base, base, sectors * sizeof *e->base);
+    return e;
+}
+
+struct sim_op *era_begin(struct era *e, int c, enum op_kind kind, uint32_t first, uint32_t n)
+{
+    if (e->nops[c] == e->room[c]) {
+        e->room[c] = 2 * e->room[c] + 64;
+        e->ops[c] = realloc(e->ops[c], e->room[c] * sizeof **e->ops);
+    }
+    struct sim_op *op = &e->ops[c][e->nops[c]++];
+    *op = (struct sim_op){.kind = kind, .first = first, .n = n, .began = ++model.ticks};
+    op->generation = kind == OP_PUT ? model_next_generation() : 0;
+    return op;
+}
+
+void era_end(struct era *e, int c)
+{
+    e->ops[c][e->nops[c] - 1].ended = ++model.ticks;
+}
+
+void era_completed(const struct era *e, size_t ret[CLIENTS_MAX])
+{
+    for (unsigned c = 0; c < model_clients; c++) {
+        size_t n = e->nops[c];
+        ret[c] = n > 0 && !e->ops[c][n - 1].ended ? n - 1 : n;
+    }
+}
+
+/* ------------------------------------------------------------------ one instant */
+
+/* Which numbers of operations of one client give what was found. */
+struct fits {
+    bool *fit;          /* [0 … nops] */
+    size_t least_wrong; /* how many sectors differ at best */
+    uint32_t example;   /* one of them */
+};
+
+static void apply(uint32_t *state, const struct sim_op *op)
+{
+    for (uint32_t s = op->first; op->kind != OP_GROW && s < op->first + op->n; s++)
+        state[s] = op->generation;
+}
+
+/* Sectors of the client that differ; those that a clearing under way may have reached do not. */
+static size_t differences(const uint32_t *state, const uint32_t *found, int c,
+                          const struct sim_op *under_way, uint32_t *ret_example)
+{
+    size_t wrong = 0;
+
+    for (uint32_t s = 0; s < SECTORS_MAX; s++) {
+        if (state[s] == found[s] || model.owner[s] != c)
+            continue;
+        if (under_way && under_way->kind == OP_CLEAR_LOOSELY && found[s] == 0 &&
+            s >= under_way->first && s < under_way->first + under_way->n)
+            continue;
+        if (wrong++ == 0)
+            *ret_example = s;
+    }
+    return wrong;
+}
+
+static struct fits find_fits(const struct era *e, int c, const uint32_t *found, uint32_t sectors)
+{
+    struct fits f = {.fit = calloc(e->nops[c] + 1, sizeof *f.fit), .least_wrong = SIZE_MAX};
+    uint32_t *state = malloc(SECTORS_MAX * sizeof *state), size = e->base_sectors, example = 0;
+
+    memcpy(state, e->base, SECTORS_MAX * sizeof *state);
+    for (size_t p = 0; p <= e->nops[c]; p++) {
+        const struct sim_op *next = p < e->nops[c] ? &e->ops[c][p] : NULL;
+        size_t wrong = differences(state, found, c, next, &example);
+        f.fit[p] = wrong == 0 && (c != 0 || size == sectors);
+        if (wrong < f.least_wrong) {
+            f.least_wrong = wrong;
+            f.example = example;
+        }
+        if (next)
+            apply(state, next);
+        if (next && next->kind == OP_GROW)
+            size = next->n;
+    }
+    free(state);
+    return f;
+}
+
+/* Whoever attached later found so much of the client's operations, or as much as makes no
+ * difference. */
+static bool was_found(const struct era *e, unsigned c, size_t completed)
+{
+    struct fits f = find_fits(e, (int)c, e->found, e->found_sectors);
+    bool good = false;
+
+    for (size_t p = completed; p <= e->nops[c]; p++)
+        good = good || f.fit[p];
+    free(f.fit);
+    return good;
+}
+
+void era_flushed(struct era *e, const size_t completed[CLIENTS_MAX], bool to_bucket)
+{
+    for (unsigned c = 0; c < model_clients; c++) {
+        if (to_bucket)
+            e->bucket_floor[c] = MAX(e->bucket_floor[c], completed[c]);
+        e->disk_floor[c] = MAX(e->disk_floor[c], completed[c]);
+        if (to_bucket && e->found && !was_found(e, c, completed[c]))
+            sim_fail("two writers: epoch %" PRIu64 " of host %d was told that its flush succeeded, "
+                     "with %zu operations of client %u, but who attached later did not find them",
+                     e->epoch, e->host, completed[c], c);
+    }
+    e->on_disk = true;
+    e->in_bucket = e->in_bucket || to_bucket;
+}
+
+/* How many of client a's operations had ended before the last of b's first `n` began. */
+static size_t ended_before(const struct era *e, unsigned a, unsigned b, size_t n)
+{
+    uint64_t began = n > 0 ? e->ops[b][n - 1].began : 0;
+    size_t ended = 0;
+
+    while (ended < e->nops[a] && e->ops[a][ended].ended && e->ops[a][ended].ended < began)
+        ended++;
+    return ended;
+}
+
+/* The least numbers that fit and contradict nobody's; false: there are none. */
+static bool consistent(const struct era *e, const struct fits fits[CLIENTS_MAX],
+                       const size_t floor[CLIENTS_MAX], char why[256])
+{
+    size_t at[CLIENTS_MAX];
+    bool moved = true;
+
+    memcpy(at, floor, sizeof at);
+    while (moved) {
+        moved = false;
+        for (unsigned c = 0; c < model_clients; c++) {
+            size_t least = at[c];
+            for (unsigned b = 0; b < model_clients; b++)
+                least = MAX(least, b == c ? 0 : ended_before(e, c, b, at[b]));
+            while (least <= e->nops[c] && !fits[c].fit[least])
+                least++;
+            if (least > e->nops[c]) {
+                (void)snprintf(
+                    why, 256,
+                    "client %u: none of operations %zu (at least) to %zu gives what was found; "
+                    "at best %zu of its sectors differ, one is %u",
+                    c, at[c], e->nops[c], fits[c].least_wrong, fits[c].example);
+                return false;
+            }
+            moved = moved || least != at[c];
+            at[c] = least;
+        }
+    }
+    return true;
+}
+
+static void supersede(struct era *e, const uint32_t *found, uint32_t sectors)
+{
+    free(e->found);
+    e->found = calloc(SECTORS_MAX, sizeof *e->found);
+    memcpy(e->found, found, sectors * sizeof *found);
+    e->found_sectors = sectors;
+}
+
+struct era *era_instant(struct era *e, const uint32_t *found, uint32_t sectors,
+                        enum floor_kind floor, bool take_over, char why[256])
+{
+    char why_before[256];
+    struct era *before = NULL;
+    struct fits fits[CLIENTS_MAX] = {0};
+
+    for (unsigned c = 0; c < model_clients; c++)
+        fits[c] = find_fits(e, (int)c, found, sectors);
+    bool good = consistent(e, fits, floor == FLOOR_BUCKET ? e->bucket_floor : e->disk_floor, why);
+    bool may_be_before =
+        !e->sure && e->before && !(floor == FLOOR_BUCKET ? e->in_bucket : e->on_disk);
+    if (take_over)
+        supersede(e, found, sectors);
+    if (!good && may_be_before)
+        before = era_instant(e->before, found, sectors, floor, take_over, why_before);
+    for (unsigned c = 0; c < model_clients; c++)
+        free(fits[c].fit);
+    return good ? e : before;
+}
+
+/* ------------------------------------------------------------------ a write cache */
+
+static bool may_hold(const struct era *e, uint32_t s, uint32_t generation)
+{
+    int c = model.owner[s];
+    uint32_t now = e->base[s];
+    size_t p = 0;
+
+    for (; p < e->disk_floor[c]; p++)
+        if (e->ops[c][p].kind != OP_GROW && s - e->ops[c][p].first < e->ops[c][p].n)
+            now = e->ops[c][p].generation;
+    if (now == generation)
+        return true;
+    for (; p < e->nops[c]; p++)
+        if (e->ops[c][p].kind != OP_GROW && s - e->ops[c][p].first < e->ops[c][p].n &&
+            e->ops[c][p].generation == generation)
+            return true;
+    return !e->sure && e->before && !e->on_disk && may_hold(e->before, s, generation);
+}
+
+bool era_write_cache(const struct era *e, const uint32_t *found, uint32_t sectors, char why[256])
+{
+    for (uint32_t s = 0; s < sectors; s++)
+        if (!may_hold(e, s, found[s])) {
+            (void)snprintf(
+                why, 256,
+                "sector %u of client %d: generation %u, which it had not at the last flush, "
+                "nor later",
+                s, model.owner[s], found[s]);
+            return false;
+        }
+    return true;
+}

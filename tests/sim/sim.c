@@ -1,0 +1,326 @@
+/*
+ * The simulation: everything below FUSE, its real code, on simulated threads, time, disks and
+ * network. Machines attach to one volume, work on it, are killed, lose power or their cache, are
+ * stopped for a day and go on; the model says whether what is found afterwards may be. One seed is
+ * one run.
+ *
+ *   sim [--seed N] [--count N] [--jobs N] [-v]
+ *
+ * Runs the seeds N, N + 1, …; prints the first line of each that fails, and how to run it again;
+ * exit 1 if any does. README.md in tests/ has what is simulated and how.
+ */
+#include "bucket.h"
+#include "disk.h"
+#include "life.h"
+#include "sched.h"
+
+#include "../../cache/offline.h"
+#include "../../store/msg.h"
+#include "../../store/scope.h"
+
+#include <inttypes.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/wait.h>
+
+enum { HOSTS = 2, SEEDS_DEFAULT = 200 };
+#define SECOND INT64_C(1000000)
+#define DAY    (86400 * SECOND)
+
+static uint64_t seed;
+static bool verbose;
+
+_Noreturn void sim_fail(const char *fmt, ...)
+{
+    char text[600];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    fprintf(stderr, "sim: seed %" PRIu64 ": %s (at %.6f s)\n", seed, text,
+            (double)sched_now_us() / 1e6);
+    fflush(stderr);
+    _exit(1);
+}
+
+/* ------------------------------------------------------------------ what a run is like */
+
+static void choose_weather(void)
+{
+    static const struct weather kinds[] = {
+        {.latency_us = 2000},
+        {.latency_us = 50000},
+        {.latency_us = 20000, .lost = 20, .answer_lost = 20, .busy = 20, .cut = 50},
+        {.latency_us = 20000, .late = 50, .answer_lost = 100},
+        {.latency_us = 300000,
+         .lost = 100,
+         .late = 20,
+         .answer_lost = 100,
+         .busy = 100,
+         .cut = 200},
+    };
+    uint64_t kind = sim_below(ARRAY_SIZE(kinds));
+
+    weather = kinds[kind];
+    run.calm = kind <= 1;
+}
+
+static struct volume_config choose_config(const struct host *h)
+{
+    struct volume_config c;
+
+    volume_config_init(&c);
+    c.cache_dir = h->dir;
+    c.cache_bytes = 4 << 20;
+    c.dirty_bytes = sim_chance(1, 2) ? 1 << 20 : 2 << 20;
+    c.readahead_bytes = sim_chance(1, 2) ? 1 << 20 : 0;
+    c.sync = sim_chance(1, 2) ? SYNC_CACHE : SYNC_BUCKET;
+    c.timeout_ms = sim_chance(1, 4) ? 1000 + (int64_t)sim_below(60000) : STORE_FOREVER;
+    c.writeback_ms = 100 + (int64_t)sim_below(10000);
+    c.compress = sim_chance(1, 4);
+    c.discard_local = h->forked;
+    c.uploads = 1 + (unsigned)sim_below(3);
+    c.downloads = 1 + (unsigned)sim_below(3);
+    c.clock = &sim_clock;
+    return c;
+}
+
+/* ------------------------------------------------------------------ what happens */
+
+static void start_life(struct host *h)
+{
+    if (h->ending != FRESH && sim_chance(1, 5)) {
+        run_say("host %d: its cache directory is lost", h->number);
+        disk_remove_all(h->dir);
+        h->local = h->forked = false;
+        h->ending = FRESH;
+    }
+    struct volume_config c = choose_config(h);
+    if (c.discard_local)
+        h->local = false;
+    (void)life_start(h, &c, 10 + (unsigned)sim_below(100), sim_chance(1, 3));
+}
+
+static void bury(struct host *h, bool power_cut)
+{
+    struct life *l = h->life;
+
+    run_say("host %d: %s while %s", h->number, power_cut ? "power cut" : "kill -9", l->doing);
+    sched_kill(l->machine);
+    bucket_forget_process(l->machine);
+    disk_forget_process(l->machine);
+    if (power_cut)
+        disk_power_cut(h->dir);
+    life_forget(l, true);
+}
+
+static void collect(struct host *h)
+{
+    if (h->life && h->life->over)
+        life_forget(h->life, false);
+}
+
+static void befall(struct host *h)
+{
+    struct life *l = h->life;
+    int64_t pause = (int64_t)sim_below(sim_chance(1, 3) ? DAY : 20 * SECOND);
+
+    switch (sim_below(8)) {
+    case 0:
+    case 1:
+        if (!life_unknown(h))
+            bury(h, sim_chance(1, 2));
+        break;
+    case 2:
+    case 3:
+        run_say("host %d: stops for %.3f s while %s", h->number, (double)pause / 1e6, l->doing);
+        sched_pause(l->machine, sched_now_us() + pause);
+        break;
+    case 4:
+        if (!run.calm) {
+            run_say("outage for %.3f s", (double)pause / 1e6);
+            bucket_outage(sched_now_us() + pause);
+        }
+        break;
+    case 5:
+        if (l->verified && !l->interrupted && sim_chance(1, 2) && l->closed == 1) {
+            run_say("host %d: gives saving up", h->number);
+            l->interrupted = l->keep_local = true;
+            volume_stop(l->volume);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+static void live(struct host *hosts)
+{
+    int lives = 2 + (int)sim_below(6);
+
+    while (lives > 0) {
+        struct host *h = &hosts[sim_below(HOSTS)];
+        collect(&hosts[0]);
+        collect(&hosts[1]);
+        struct host *other = &hosts[1 - h->number];
+        bool alone = !other->life;
+        /* what is uploaded before it was read the model does not know */
+        bool unknown = !alone && (life_unknown(h) || life_unknown(other));
+        if (!h->life && (alone || (!unknown && sim_chance(1, 4)))) {
+            start_life(h);
+            lives--;
+        } else if (h->life) {
+            befall(h);
+        }
+        int64_t most = sim_chance(1, 8) ? 30 * SECOND : sim_chance(1, 2) ? SECOND : SECOND / 50;
+        sched_sleep_us((int64_t)sim_below((uint64_t)most));
+    }
+}
+
+/* Everybody comes to an end; the sky clears. */
+static void settle(struct host *hosts)
+{
+    weather = (struct weather){.latency_us = 1000};
+    bucket_outage(0);
+    disk_fail_one_in("", 0);
+    for (int i = 0; i < HOSTS; i++) {
+        int64_t until = sched_now_us() + 3 * DAY;
+        while (hosts[i].life && !hosts[i].life->over && sched_now_us() < until)
+            sched_sleep_us(SECOND);
+        if (hosts[i].life && !hosts[i].life->over)
+            sim_fail("host %d does not come to an end: %s", i, hosts[i].life->doing);
+        collect(&hosts[i]);
+    }
+}
+
+static void check_bucket(void)
+{
+    struct store *store = bucket_store();
+    uint64_t errors = 0;
+    scope_free char *text = NULL;
+    size_t len;
+    FILE *report = open_memstream(&text, &len);
+    int r = volume_check(store, report, &errors);
+
+    fclose(report);
+    if (r < 0 || errors > 0)
+        sim_fail("check: %s: %s", strerror(-r), text);
+    store_free(store);
+}
+
+/* A machine that knows nothing finds what the bucket has. */
+static void last_life(void)
+{
+    struct host h = {.number = HOSTS, .dir = "/sim/last", .ending = FRESH};
+    struct volume_config c = choose_config(&h);
+
+    run.calm = true;
+    c.sync = SYNC_BUCKET;
+    c.timeout_ms = STORE_FOREVER;
+    struct life *l = life_start(&h, &c, 5, false);
+    while (!l->over)
+        sched_sleep_us(SECOND);
+    if (l->opened < 0 || !l->verified || l->closed < 0)
+        sim_fail("the last machine cannot use the volume: %s, %s", strerror(-l->opened),
+                 strerror(-l->closed));
+}
+
+static uint64_t simulate(void)
+{
+    static const uint32_t sizes[] = {2048, 4096, 8192, 16384};
+    struct host hosts[HOSTS] = {{.number = 0, .dir = "/sim/0"}, {.number = 1, .dir = "/sim/1"}};
+    uint32_t sectors;
+
+    sched_start(seed);
+    msg_set_sink(verbose ? MSG_STDERR : MSG_NONE);
+    disk_start();
+    sectors = sizes[sim_below(ARRAY_SIZE(sizes))];
+    model_clients = 1 + (unsigned)sim_below(CLIENTS_MAX - 1);
+    model_start(sectors);
+    weather = (struct weather){.latency_us = 1000};
+    struct store *store = bucket_store();
+    struct volume_create what = {.size_bytes = (uint64_t)sectors * SECTOR_BYTES};
+    if (volume_create(store, &what) < 0)
+        sim_fail("cannot create the volume");
+    store_free(store);
+    uint32_t *zeros = calloc(SECTORS_MAX, sizeof *zeros);
+    run.newest = era_new(NULL, -1, 0, zeros, sectors);
+    run.newest->sure = true;
+    choose_weather();
+    live(hosts);
+    settle(hosts);
+    last_life();
+    check_bucket();
+    return sched_trace();
+}
+
+/* ------------------------------------------------------------------ many of them */
+
+static pid_t start(uint64_t number)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(number % (uint64_t)sysconf(_SC_NPROCESSORS_ONLN), &one);
+        (void)sched_setaffinity(0, sizeof one, &one); /* its threads take turns anyway */
+        alarm(300);
+        seed = number;
+        run.verbose = verbose;
+        uint64_t trace = simulate();
+        if (verbose)
+            fprintf(stderr, "sim: seed %" PRIu64 ": trace %016" PRIx64 "\n", seed, trace);
+        fflush(stderr);
+        _exit(0);
+    }
+    return pid;
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t first = 1, count = SEEDS_DEFAULT, failed = 0, begun = 0, running = 0;
+    long jobs = sysconf(_SC_NPROCESSORS_ONLN);
+    pid_t pids[64] = {0};
+    uint64_t numbers[64];
+
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "0";
+        if (!strcmp(argv[i], "-v"))
+            verbose = true;
+        else if (!strcmp(argv[i], "--seed"))
+            first = strtoull(value, NULL, 0), count = 1, i++;
+        else if (!strcmp(argv[i], "--count"))
+            count = strtoull(value, NULL, 0), i++;
+        else if (!strcmp(argv[i], "--jobs"))
+            jobs = strtol(value, NULL, 0), i++;
+        else
+            return fprintf(stderr, "usage: sim [--seed N] [--count N] [--jobs N] [-v]\n"), 2;
+    }
+    jobs = MIN(MAX(jobs, 1), (long)ARRAY_SIZE(pids));
+    while (begun < count || running > 0) {
+        if (begun < count && running < (uint64_t)jobs) {
+            int at = 0;
+            while (pids[at])
+                at++;
+            numbers[at] = first + begun++;
+            pids[at] = start(numbers[at]);
+            running++;
+            continue;
+        }
+        int status, at = 0;
+        pid_t pid = wait(&status);
+        while (pids[at] != pid)
+            at++;
+        pids[at] = 0;
+        running--;
+        if (status == 0)
+            continue;
+        failed++;
+        if (WIFSIGNALED(status))
+            fprintf(stderr, "sim: seed %" PRIu64 ": signal %d\n", numbers[at], WTERMSIG(status));
+    }
+    printf("%" PRIu64 " of %" PRIu64 " seeds from %" PRIu64 " failed\n", failed, count, first);
+    return failed > 0;
+}

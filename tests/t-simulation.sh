@@ -1,0 +1,16 @@
+#!/bin/bash
+# limit: 600
+# The simulation (tests/sim), so many seeds; a seed is one run, always the same; SEEDS=n: so many new ones.
+. "$(dirname "$0")/lib/common.sh"
+[ -x "$B/tests/sim" ] || skip "not built"
+
+trace() { sim --seed "$1" -v 2>&1 | grep -o 'trace .*'; }
+for seed in 3 4 5; do
+    same "$(trace $seed)" "$(trace $seed)" "the run of seed $seed"
+done
+[ "$(trace 3)" != "$(trace 4)" ] || fail "two seeds, one run"
+if [ -n "${SEEDS:-}" ]; then
+    sim --seed "$RANDOM$RANDOM" --count "$SEEDS"
+else
+    sim --seed 1 --count $((SLOW > 1 ? 100 : 1000))
+fi
