@@ -19,6 +19,7 @@
 #include "../../store/scope.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -299,6 +300,10 @@ int main(int argc, char **argv)
             return fprintf(stderr, "usage: sim [--seed N] [--count N] [--jobs N] [-v]\n"), 2;
     }
     jobs = MIN(MAX(jobs, 1), (long)ARRAY_SIZE(pids));
+    mallopt(M_ARENA_MAX, 1); /* most of the time went into getting memory and giving it back */
+    mallopt(M_MMAP_THRESHOLD, 64 << 20);
+    mallopt(M_TRIM_THRESHOLD, 512 << 20);
+    mallopt(M_TOP_PAD, 16 << 20);
     while (begun < count || running > 0) {
         if (begun < count && running < (uint64_t)jobs) {
             int at = 0;
