@@ -79,8 +79,9 @@ struct volume {
     struct readahead readahead;
 
     /* the instant (commit.c) */
-    unsigned writers; /* in the middle of a write */
-    bool sealing;     /* no new write may begin */
+    uint64_t entering_bytes; /* of writes that were let in under the dirty limit, not dirty yet */
+    unsigned writers;        /* in the middle of a write */
+    bool sealing;            /* no new write may begin */
 
     /* commits, oldest first: stored ones at the front, then at most one that is being packed */
     pthread_cond_t commit_moved; /* any of these moved, or `stopping` or `state` */

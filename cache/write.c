@@ -30,6 +30,7 @@ struct unit {
     struct volume *v;
     uint64_t offset;
     size_t len;
+    bool entering;    /* counted in entering_bytes */
     unsigned n, held; /* pieces; those whose blocks are held */
     struct piece pieces[UNIT_CHUNKS];
 };
@@ -74,7 +75,9 @@ static void cut_into_pieces(struct unit *u, const uint8_t *data)
 
 static bool over_limit(const struct volume *v, size_t len)
 {
-    return (v->chunks.dirty_cost + v->uploading_cost) * BLOCK_BYTES + len > v->cfg.dirty_bytes ||
+    uint64_t dirty = (v->chunks.dirty_cost + v->uploading_cost) * BLOCK_BYTES;
+
+    return dirty + v->entering_bytes + len > v->cfg.dirty_bytes ||
            v->chunks.queues[QUEUE_HELD].n >= DIRTY_CHUNKS_MAX;
 }
 
@@ -88,9 +91,32 @@ static int admit(struct volume *v, size_t len, bool wait)
     while (r == 0 && v->cfg.sync == SYNC_BUCKET && v->nrecorded_dirty > 0)
         r = wait ? volume_wait_for_room(v) : -EAGAIN;
     /* the first write is always let in, however small the limit */
-    while (r == 0 && over_limit(v, len) && v->chunks.queues[QUEUE_HELD].n > 0)
+    while (r == 0 && over_limit(v, len) &&
+           (v->chunks.queues[QUEUE_HELD].n > 0 || v->entering_bytes > 0))
         r = wait ? volume_wait_for_room(v) : -EAGAIN;
     return r;
+}
+
+/* Lock held. */
+static int let_in(struct unit *u, bool wait)
+{
+    int r = u->entering ? 0 : admit(u->v, u->len, wait);
+
+    if (r == 0 && !u->entering) {
+        u->entering = true;
+        u->v->entering_bytes += u->len;
+    }
+    return r;
+}
+
+/* What it wrote is dirty, or it failed. Lock held. */
+static void arrived(struct unit *u)
+{
+    if (!u->entering)
+        return;
+    u->entering = false;
+    u->v->entering_bytes -= u->len;
+    chunks_changed(&u->v->chunks);
 }
 
 /* The slot of a piece that has bytes to store. Lock held. */
@@ -187,7 +213,7 @@ static int hold_blocks(struct unit *u, bool wait)
 /* All of the above, in order. Lock held. */
 static int get_ready(struct unit *u, bool wait)
 {
-    int r = admit(u->v, u->len, wait);
+    int r = let_in(u, wait);
 
     if (r == 0)
         r = take_chunks(u, wait);
@@ -363,6 +389,7 @@ static int write_unit(struct volume *v, const uint8_t *data, size_t len, uint64_
             r = get_ready(&u, wait);
     }
     release(&u);
+    arrived(&u);
     for (unsigned i = 0; i < u.n; i++)
         if (u.pieces[i].chunk)
             chunk_unpin(&v->chunks, u.pieces[i].chunk);

@@ -183,6 +183,8 @@ static int run_volume(const struct options *options, struct life *life, const ch
                          &session);
     if (r == 0) {
         serve(life, session, volume, dir, ready_fd);
+        if (image_keep_local(image))
+            volume_stop(volume); /* an umount that was interrupted is still waiting for the store */
         image_stop(image);
         session_free(session);
     }

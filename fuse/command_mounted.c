@@ -46,7 +46,7 @@ int command_flush(struct options *options)
 
     if (r < 0)
         return EXIT_FAILED;
-    r = control_run(fd, CONTROL_DRAIN, NULL);
+    r = control_run(fd, path, CONTROL_DRAIN, NULL);
     if (r < 0)
         msg_error(r, "%s: not everything is in the bucket: %s; s3vol status %s tells more", path,
                   strerror(-r), path);
@@ -137,14 +137,15 @@ static int refuse_if_busy(const char *path)
 
 /* A handle on the process of the daemon, so that a number used again is not mistaken for it: it
  * answered before and after the handle was made. -1: none, it may be in another container. */
-static int open_daemon(int fd)
+static int open_daemon(int fd, const char *path)
 {
     struct control_task before, after;
 
-    if (control_run(fd, CONTROL_NOTHING, &before) < 0)
+    if (control_run(fd, path, CONTROL_NOTHING, &before) < 0)
         return -1;
     int pidfd = (int)syscall(SYS_pidfd_open, (pid_t)before.pid, 0);
-    if (pidfd >= 0 && (control_run(fd, CONTROL_NOTHING, &after) < 0 || after.pid != before.pid)) {
+    if (pidfd >= 0 &&
+        (control_run(fd, path, CONTROL_NOTHING, &after) < 0 || after.pid != before.pid)) {
         close(pidfd);
         pidfd = -1;
     }
@@ -156,7 +157,7 @@ static int open_daemon(int fd)
 static int save(int fd, const char *path, bool keep_local, bool *ret_go)
 {
     struct control_task task;
-    int r = keep_local ? control_keep_local(fd, true) : control_run(fd, CONTROL_DRAIN, &task);
+    int r = keep_local ? control_keep_local(fd, true) : control_run(fd, path, CONTROL_DRAIN, &task);
 
     *ret_go = r == 0 || (!keep_local && task.lost);
     if (r == 0 || keep_local)
@@ -199,7 +200,7 @@ int command_umount(struct options *options)
         return command_exit(not_mounted(path));
     if (r < 0 || refuse_if_busy(path) < 0)
         return EXIT_FAILED;
-    pidfd = open_daemon(fd);
+    pidfd = open_daemon(fd, path);
     int saved = save(fd, path, options->keep_local, &go);
     if (!go)
         return EXIT_FAILED;

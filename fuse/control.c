@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+enum { STUCK_ANSWERS = 3 };
+
 /* Asks whether `fd` is an image of ours. */
 static int probe(int fd)
 {
@@ -81,6 +83,7 @@ struct progress {
     int64_t at_ms;
     uint64_t dirty_bytes;
     double bytes_per_s; /* smoothed */
+    unsigned stuck;     /* answers in a row that said: nothing moves, the store is away */
 };
 
 static void show(struct progress *p, const struct control_task *task)
@@ -105,7 +108,22 @@ static void show(struct progress *p, const struct control_task *task)
     fflush(stderr);
 }
 
-int control_run(int fd, enum control_kind kind, struct control_task *ret_task)
+/* Tells once that it is the store that keeps us waiting, not at the first error. */
+static void warn_if_stuck(struct progress *p, const char *path, const struct control_task *task)
+{
+    char left[UNITS_TEXT_MAX];
+
+    p->stuck = task->unreachable && !task->done ? p->stuck + 1 : 0;
+    if (p->stuck != STUCK_ANSWERS)
+        return;
+    if (p->shown)
+        fputs("\r\033[K", stderr);
+    msg_warn("%s: the store does not answer: waiting until %s are uploaded; s3vol status %s tells "
+             "more, umount --keep-local would leave them in this machine's cache",
+             path, units_format_size(task->dirty_bytes, left), path);
+}
+
+int control_run(int fd, const char *path, enum control_kind kind, struct control_task *ret_task)
 {
     struct control_task task = {.kind = kind, .wait_ms = 100};
     struct progress progress = {0};
@@ -118,6 +136,7 @@ int control_run(int fd, enum control_kind kind, struct control_task *ret_task)
             r = -errno;
             break;
         }
+        warn_if_stuck(&progress, path, &task);
         show(&progress, &task);
         task.wait_ms = 500;
     } while (!task.done);

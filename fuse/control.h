@@ -33,8 +33,9 @@ struct control_task {
     int32_t result;                        /* out, when done: 0 or a negative errno */
     uint64_t pid;                          /* out: the daemon */
     uint64_t dirty_bytes, uploading_bytes; /* out */
-    uint32_t lost; /* out: fenced or failed, nothing can be saved any more */
-    uint32_t reserved[3];
+    uint32_t lost;        /* out: fenced or failed, nothing can be saved any more */
+    uint32_t unreachable; /* out: the store does not answer, or refuses us */
+    uint32_t reserved[2];
 };
 static_assert(sizeof(struct control_task) == 64, "layout");
 
@@ -54,9 +55,10 @@ int control_open(const char *path, int *ret_fd);
 /* `request` is CONTROL_STATUS_JSON or CONTROL_STATUS_TEXT. */
 int control_status(int fd, unsigned long request, struct control_text *ret_text);
 
-/* Starts work of `kind`, waits for it, and shows on a terminal what is left to upload. Returns its
- * result; `ret_task` (may be NULL) gets the last answer. */
-int control_run(int fd, enum control_kind kind, struct control_task *ret_task);
+/* Starts work of `kind`, waits for it, shows on a terminal what is left to upload, and warns if the
+ * store is away. Returns its result; `ret_task` (may be NULL) gets the last answer. `path` is for
+ * messages. */
+int control_run(int fd, const char *path, enum control_kind kind, struct control_task *ret_task);
 
 int control_keep_local(int fd, bool keep);
 

@@ -107,8 +107,9 @@ bool call_again(struct call *c, int *r)
     bool passing = fate == STORE_RETRY || fate == STORE_SLOW;
 
     store->failed++;
-    store->reachable = !passing;
-    if ((passing && now < c->deadline_ms) || (fate == STORE_REFUSED && c->forever)) {
+    bool again = (passing && now < c->deadline_ms) || (fate == STORE_REFUSED && c->forever);
+    store->reachable = !passing && !again;
+    if (again) {
         warn_of(c, now);
         *r = call_wait(c, now);
         return *r == 0;

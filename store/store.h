@@ -105,7 +105,7 @@ struct store_stats {
     uint64_t failed;                    /* of these, those that failed (misses do not count) */
     uint64_t retried;
     uint64_t bytes_up, bytes_down; /* bodies */
-    bool reachable;                /* the newest request was answered */
+    bool reachable; /* the newest request was answered, and is not repeated after a refusal */
 };
 void store_get_stats(struct store *store, struct store_stats *ret_stats);
 

@@ -51,7 +51,7 @@ for kill in $(seq "${KILLS:-6}"); do
     [ $((RANDOM % 3)) -gt 0 ] || drain
     wait_for 60 eval "[ \$(acknowledged diary) -ge $(($(acknowledged diary) + RANDOM % 40)) ]"
     kill_daemon
-    FLOOR[diary]=$(acknowledged diary) FLOOR[sqlite]=$(acknowledged sqlite)
+    set_floor
     drop_busy
     choose cache kept kept lost
     echo "kill $kill: $mode, cache $cache, acknowledged ${FLOOR[diary]} ${FLOOR[sqlite]}"

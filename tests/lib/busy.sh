@@ -51,6 +51,11 @@ acknowledged() {
     { echo "${FLOOR[$1]}" && sed -n '/^[0-9]*$/p' "$T/busy.$1" 2>/dev/null || :; } | tail -n 1
 }
 
+# set_floor: what is called safe now must be found later.
+set_floor() {
+    FLOOR=([diary]=$(acknowledged diary) [sqlite]=$(acknowledged sqlite))
+}
+
 # busy_goes_on N: waits for N more changes of each.
 busy_goes_on() {
     local d s
@@ -63,7 +68,7 @@ end_busy() {
     local pid
     for pid in "${BUSY[@]}"; do
         kill "$pid" 2>/dev/null || :
-        wait "$pid" || :
+        wait "$pid" 2>/dev/null || :
     done
     BUSY=()
 }

@@ -356,6 +356,36 @@ static void test_more_dirty_chunks_than_slots(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, volume_setup, volume_teardown)
 
+static atomic_uint nth_writer;
+
+static int write_one_unit(void)
+{
+    return write_pattern(nth_writer++ * MIB, MIB, 3, true);
+}
+
+/* All at once: those who were let in count although nothing of theirs is dirty yet. */
+static void test_dirty_limit_of_many(void **state)
+{
+    struct caller writers[12];
+
+    (void)state;
+    cfg.dirty_bytes = 2 * MIB;
+    create_and_attach(64 * MIB);
+    nth_writer = 0;
+    mem_retry(&mem, script_hang, "P");
+    for (size_t i = 0; i < ARRAY_SIZE(writers); i++)
+        call(&writers[i], write_one_unit);
+    await(status().dirty_bytes == 2 * MIB);
+    mem_retry(&mem, NULL, NULL);
+    for (size_t i = 0; i < ARRAY_SIZE(writers); i++) {
+        while (!writers[i].done)
+            assert_true(status().dirty_bytes <= 2 * MIB);
+        assert_int_equal(called(&writers[i]), 0);
+    }
+    assert_int_equal(check_pattern(0, 12 * MIB, 3, true), 0);
+    assert_int_equal(detach(false), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -372,6 +402,7 @@ int main(void)
         TEST(test_a_missing_segment_is_an_error),
         TEST(test_no_slot_to_save_old_bytes_in),
         TEST(test_more_dirty_chunks_than_slots),
+        TEST(test_dirty_limit_of_many),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
