@@ -63,8 +63,8 @@ static void json_contract(void **state)
         "\"stored_bytes\":null,",
         "\"live_bytes\":5,",
         "\"hits\":3,\"misses\":1,\"hit_ratio\":0.7500,",
-        "\"requests\":{\"get\":12,\"put\":13,\"head\":14,\"list\":15,\"delete\":16,\"failed\":17,"
-        "\"retried\":18},\"bytes_up\":19,\"bytes_down\":18446744073709551615,",
+        "\"requests\":{\"get\":12,\"put\":13,\"head\":14,\"list\":15,\"delete\":16,",
+        "\"failed\":17,\"retried\":18},\"bytes_up\":19,\"bytes_down\":18446744073709551615,",
         "\"commits\":9,\"last_commit_age_s\":11,",
         "\"conditional_put\":true,",
         "\"last_error\":\"it\\u0009broke\"}\n",
