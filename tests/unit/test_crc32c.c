@@ -60,9 +60,27 @@ static void test_goes_on_where_it_was(void **state)
                              both[i](0, buf, sizeof buf));
 }
 
+static void test_each_is_one_by_one(void **state)
+{
+    uint8_t buf[40 * 17];
+    uint32_t sums[17];
+
+    (void)state;
+    pattern(buf, sizeof buf, 0, 3);
+    for (size_t len = 0; len <= 40; len++)
+        for (size_t n = 0; n < 17; n++) {
+            sums[n] = 7;
+            crc32c_each(buf, len, n, sums);
+            for (size_t i = 0; i < n; i++)
+                assert_int_equal(sums[i], crc32c(0, buf + i * len, len));
+            assert_int_equal(sums[n], 7);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_each_is_one_by_one),
         cmocka_unit_test(test_published_vectors),
         cmocka_unit_test(test_both_agree_on_every_length_and_alignment),
         cmocka_unit_test(test_goes_on_where_it_was),
