@@ -280,6 +280,8 @@ static int adopt_row(void *ctx, const struct index_cached *row)
     adopted_masks(row, &valid, &zero);
     if (valid & ~zero)
         c->slot = row->slot;
+    if (valid & ~zero && row->sums)
+        slots_set_sums(v->slots, c->slot, row->sums);
     c->recorded_dirty = row->dirty != 0;
     v->nrecorded_dirty += c->recorded_dirty;
     chunk_set(&v->chunks, c, valid, zero, row->dirty);
@@ -311,6 +313,8 @@ static int adopt_cached(struct volume *v)
         r = index_each_cached(v->index, adopt_row, &a);
     if (r == 0)
         r = slots_truncate(v->slots, v->chunks.fresh_slot);
+    if (r == 0 && v->cfg.sync == SYNC_CACHE) /* in bucket mode they stay as they are till then */
+        r = index_forget_sums(v->index);
     free(a.slots);
     v->dirty_since_ms = v->clock->now_ms();
     return r;

@@ -290,9 +290,15 @@ static uint32_t punch_one(struct chunks *t)
     return slot;
 }
 
+/* Without memory for its sums it is as if there were no more slots. */
+static bool has_fresh(struct chunks *t)
+{
+    return t->fresh_slot < t->nslots && slots_reserve(t->slots, t->fresh_slot) == 0;
+}
+
 uint32_t chunks_take_slot(struct chunks *t)
 {
-    while (t->nfree == 0 && t->nstale == 0 && t->fresh_slot >= t->nslots)
+    while (t->nfree == 0 && t->nstale == 0 && !has_fresh(t))
         if (!evict(t))
             return SLOT_NONE;
     if (t->nfree > 0)
@@ -325,10 +331,12 @@ int chunks_adopt_slots(struct chunks *t, const uint32_t *used, size_t n)
             return -ENOMEM;
         t->nslots = end;
     }
+    int r = end > 0 ? slots_reserve(t->slots, end - 1) : 0;
+    if (r < 0)
+        return r;
     taken = calloc(end + 1, sizeof *taken);
     if (!taken)
         return -ENOMEM;
-    int r = 0;
     for (size_t i = 0; i < n && r == 0; i++) {
         r = taken[used[i]] ? -EBADMSG : 0;
         taken[used[i]] = true;

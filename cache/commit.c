@@ -124,9 +124,10 @@ int volume_preserve(struct volume *v, struct chunk *c, uint64_t mask)
         return r;
     /* our op keeps the packer from these blocks, so the commit cannot be done with `s` */
     uint8_t *bytes = slots_bounce();
+    uint64_t bad = 0;
     for (uint64_t rest = need; rest && r == 0;) {
         unsigned n, first = mask_run(rest, &n);
-        r = bytes ? slots_read(v->slots, s->slot, first, n, bytes) : -ENOMEM;
+        r = bytes ? slots_read(v->slots, s->slot, first, n, bytes, &bad) : -ENOMEM;
         if (r == 0)
             r = slots_write(v->slots, s->save_slot, first, n, bytes);
         rest &= ~mask_range(first, n);
@@ -134,7 +135,7 @@ int volume_preserve(struct volume *v, struct chunk *c, uint64_t mask)
     scope_lock(&t->lock);
     if (r == 0)
         s->saved |= need;
-    return r;
+    return r == -EBADMSG ? volume_damaged_in_commit(v, c, bad) : r;
 }
 
 /* ------------------------------------------------------------------ planning */

@@ -1,11 +1,12 @@
 #include "index_internal.h"
 
+#include "../store/bytes.h"
 #include "../store/msg.h"
 #include "../store/scope.h"
 
 #include <string.h>
 
-enum { SCHEMA_VERSION = 1, BUSY_MS = 10000 };
+enum { SCHEMA_VERSION = 2, BUSY_MS = 10000 };
 
 static const char SCHEMA[] =
     "CREATE TABLE IF NOT EXISTS meta(id INTEGER PRIMARY KEY CHECK(id = 1), uuid BLOB, seq INTEGER,"
@@ -14,8 +15,8 @@ static const char SCHEMA[] =
     "CREATE TABLE IF NOT EXISTS map(chunk INTEGER PRIMARY KEY, mask INTEGER NOT NULL,"
     " places BLOB NOT NULL);"
     "CREATE TABLE IF NOT EXISTS cached(chunk INTEGER PRIMARY KEY, slot INTEGER NOT NULL,"
-    " valid INTEGER NOT NULL, zero INTEGER NOT NULL, dirty INTEGER NOT NULL);"
-    "PRAGMA user_version = 1;";
+    " valid INTEGER NOT NULL, zero INTEGER NOT NULL, dirty INTEGER NOT NULL, sums BLOB);"
+    "PRAGMA user_version = 2;";
 
 int index_error(struct index *ix, sqlite3 *db, const char *what)
 {
@@ -163,7 +164,7 @@ static int prepare_all(struct index *ix)
         {"ROLLBACK", &ix->q.rollback},
         {"REPLACE INTO meta VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
          &ix->q.put_meta},
-        {"REPLACE INTO cached VALUES(?1, ?2, ?3, ?4, ?5)", &ix->q.put_cached},
+        {"REPLACE INTO cached VALUES(?1, ?2, ?3, ?4, ?5, ?6)", &ix->q.put_cached},
         {"DELETE FROM cached WHERE chunk = ?1", &ix->q.drop_cached},
     };
     int r = 0;
@@ -267,8 +268,40 @@ int index_put_meta(struct index *ix, const struct index_meta *meta)
 
 /* ------------------------------------------------------------------ cached */
 
+enum { SUMS_MAX = 8 + 4 * CHUNK_BLOCKS };
+
+/* As stored: which blocks (le64), and the sum of each (le32). */
+static size_t encode_sums(const struct index_cached *row, uint8_t out[SUMS_MAX])
+{
+    uint64_t mask = 0;
+    size_t len = 8;
+
+    for (uint64_t rest = row->sums ? row->valid & ~row->zero : 0; rest; rest &= rest - 1) {
+        unsigned block = (unsigned)__builtin_ctzll(rest);
+        if (!row->sums[block])
+            continue;
+        mask |= UINT64_C(1) << block;
+        put_le32(out + len, row->sums[block]);
+        len += 4;
+    }
+    put_le64(out, mask);
+    return mask ? len : 0;
+}
+
+/* What no writer stores becomes sums that hardly any block has: then none of them is believed. */
+static void decode_sums(const uint8_t *data, size_t len, uint32_t ret[CHUNK_BLOCKS])
+{
+    uint64_t mask = len >= 8 ? get_le64(data) : 0;
+    bool sane = len == 8 + 4 * (size_t)mask_count(mask);
+
+    memset(ret, sane ? 0 : 0xff, CHUNK_BLOCKS * sizeof *ret);
+    for (size_t at = 8; sane && mask; mask &= mask - 1, at += 4)
+        ret[__builtin_ctzll(mask)] = get_le32(data + at);
+}
+
 static int record_row(struct index *ix, const struct index_cached *row)
 {
+    uint8_t sums[SUMS_MAX];
     sqlite3_stmt *q = row->valid ? ix->q.put_cached : ix->q.drop_cached;
 
     bind_u64(q, 1, row->chunk);
@@ -277,6 +310,8 @@ static int record_row(struct index *ix, const struct index_cached *row)
         bind_u64(q, 3, row->valid);
         bind_u64(q, 4, row->zero);
         bind_u64(q, 5, row->dirty);
+        size_t len = encode_sums(row, sums);
+        sqlite3_bind_blob(q, 6, len ? sums : NULL, (int)len, SQLITE_STATIC);
     }
     return index_step(ix, q);
 }
@@ -307,27 +342,48 @@ int index_forget(struct index *ix, bool dirty_too)
                                 "UPDATE cached SET valid = dirty, zero = zero & dirty; COMMIT");
 }
 
+int index_forget_sums(struct index *ix)
+{
+    scope_lock(&ix->write_lock);
+    return index_exec(ix, "UPDATE cached SET sums = NULL WHERE dirty <> 0");
+}
+
+/* The row that `q` stands on. */
+static struct index_cached read_cached(sqlite3_stmt *q, uint32_t sums[CHUNK_BLOCKS])
+{
+    const void *blob = sqlite3_column_blob(q, 6); /* NULL if empty */
+
+    if (blob)
+        decode_sums(blob, (size_t)sqlite3_column_bytes(q, 6), sums);
+    return (struct index_cached){.chunk = column_u64(q, 0),
+                                 .valid = column_u64(q, 1),
+                                 .zero = column_u64(q, 2),
+                                 .dirty = column_u64(q, 3),
+                                 .slot = (uint32_t)sqlite3_column_int64(q, 4),
+                                 .sums = blob ? sums : NULL,
+                                 .mapped = column_u64(q, 5)};
+}
+
 int index_each_cached(struct index *ix, index_cached_fn *fn, void *ctx)
 {
     scope_lock(&ix->write_lock);
+    uint32_t sums[CHUNK_BLOCKS];
     sqlite3_stmt *q;
-    int step, r = index_prepare(ix, ix->db,
-                                "SELECT c.chunk, valid, zero, dirty, slot, ifnull(m.mask, 0)"
-                                " FROM cached c LEFT JOIN map m ON m.chunk = c.chunk"
-                                " ORDER BY c.chunk",
-                                &q);
+    int step = SQLITE_DONE;
+    int r = index_prepare(ix, ix->db,
+                          "SELECT c.chunk, valid, zero, dirty, slot, ifnull(m.mask, 0), sums"
+                          " FROM cached c LEFT JOIN map m ON m.chunk = c.chunk"
+                          " ORDER BY c.chunk",
+                          &q);
 
     if (r < 0)
         return r;
-    while (r == 0 && (step = sqlite3_step(q)) != SQLITE_DONE) {
-        struct index_cached row = {column_u64(q, 0),
-                                   column_u64(q, 1),
-                                   column_u64(q, 2),
-                                   column_u64(q, 3),
-                                   (uint32_t)sqlite3_column_int64(q, 4),
-                                   column_u64(q, 5)};
-        r = step == SQLITE_ROW ? fn(ctx, &row) : index_error(ix, ix->db, "read");
+    while (r == 0 && (step = sqlite3_step(q)) == SQLITE_ROW) {
+        struct index_cached row = read_cached(q, sums);
+        r = fn(ctx, &row);
     }
+    if (r == 0 && step != SQLITE_DONE)
+        r = index_error(ix, ix->db, "read");
     sqlite3_finalize(q);
     return r;
 }

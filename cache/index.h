@@ -75,7 +75,9 @@ struct index_cached {
     uint64_t chunk;
     uint64_t valid, zero, dirty; /* all 0: forget the chunk */
     uint32_t slot;
-    uint64_t mapped; /* given by index_each_cached(): its blocks that have a place */
+    const uint32_t *sums; /* of its CHUNK_BLOCKS blocks in the slot, 0: not known; NULL: none is.
+                             Given by index_each_cached() until `fn` returns */
+    uint64_t mapped;      /* given by index_each_cached(): its blocks that have a place */
 };
 
 /* Stores the rows and local_blocks: all or nothing. With `only` all other rows are forgotten. */
@@ -83,6 +85,8 @@ int index_record(struct index *ix, const struct index_cached *rows, size_t nrows
                  uint64_t size_blocks, bool only);
 /* Forgets all that is not dirty, or all. */
 int index_forget(struct index *ix, bool dirty_too);
+/* The sums of rows that have dirty blocks: before these are written again without a new row. */
+int index_forget_sums(struct index *ix);
 typedef int index_cached_fn(void *ctx, const struct index_cached *row);
 int index_each_cached(struct index *ix, index_cached_fn *fn, void *ctx);
 

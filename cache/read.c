@@ -64,15 +64,17 @@ int volume_wait_for_room(struct volume *v)
 }
 
 int volume_copy_out(struct volume *v, uint32_t slot, uint64_t zero, uint32_t offset, size_t len,
-                    uint8_t *buf)
+                    uint8_t *buf, uint64_t *ret_bad)
 {
     uint32_t end = offset + (uint32_t)len;
+    uint64_t bad = 0;
 
     while (offset < end) {
         unsigned block = offset / BLOCK_BYTES, n;
         bool is_zero = zero >> block & 1;
         uint32_t in_block = offset % BLOCK_BYTES;
         uint8_t one[BLOCK_BYTES];
+        uint64_t bad_here = 0;
         int r = 0;
 
         (void)mask_run((is_zero ? zero : ~zero) >> block, &n);
@@ -81,18 +83,22 @@ int volume_copy_out(struct volume *v, uint32_t slot, uint64_t zero, uint32_t off
             memset(buf, 0, piece);
         } else if (in_block == 0 && piece >= BLOCK_BYTES) {
             piece = ROUND_DOWN(piece, (size_t)BLOCK_BYTES);
-            r = slots_read(v->slots, slot, block, (unsigned)(piece / BLOCK_BYTES), buf);
+            r = slots_read(v->slots, slot, block, (unsigned)(piece / BLOCK_BYTES), buf, &bad_here);
         } else { /* a part of a block */
             piece = MIN(piece, (size_t)(BLOCK_BYTES - in_block));
-            r = slots_read(v->slots, slot, block, 1, one);
+            r = slots_read(v->slots, slot, block, 1, one, &bad_here);
             memcpy(buf, one + in_block, piece);
         }
-        if (r < 0)
+        if (r < 0 && r != -EBADMSG)
             return msg_error(-EIO, "%s: reading the cache: %s", v->dir, strerror(-r));
+        bad |= bad_here;
         buf += piece;
         offset += (uint32_t)piece;
     }
-    return 0;
+    if (!bad)
+        return 0;
+    *ret_bad = bad;
+    return -EBADMSG;
 }
 
 /* Blocks [offset, offset + len) of one chunk touch. */
@@ -103,14 +109,32 @@ static uint64_t touched(uint32_t offset, size_t len)
     return mask_range(first, (unsigned)DIV_UP(offset + len, (size_t)BLOCK_BYTES) - first);
 }
 
-/* One chunk's part of a read. -ENODATA: not all of it is here; -EAGAIN: would have to wait. What
- * was `fetched` for it is counted already. */
+/* What is valid, held by `op`. As read_piece(). Lock held, released meanwhile. */
+static int read_held(struct volume *v, struct chunk *c, struct op *op, uint32_t offset, size_t len,
+                     uint8_t *buf, bool wait)
+{
+    struct chunks *t = &v->chunks;
+    uint64_t zero = c->zero, bad;
+    uint32_t slot = c->slot;
+
+    pthread_mutex_unlock(&t->lock);
+    int r = volume_copy_out(v, slot, zero, offset, len, buf, &bad);
+    pthread_mutex_lock(&t->lock);
+    if (r == -EBADMSG)
+        r = volume_damaged(v, c, bad);
+    chunk_end(t, c, op);
+    while (r == -EBADMSG && wait && chunk_busy(c, bad, OP_WRITE))
+        chunks_wait(t); /* other readers keep the fetch from them */
+    return r;
+}
+
+/* One chunk's part of a read. -ENODATA: not all of it is here; -EBADMSG: no longer; -EAGAIN: would
+ * have to wait. What was `fetched` for it is counted already. */
 static int read_piece(struct volume *v, uint64_t number, uint32_t offset, size_t len, uint8_t *buf,
                       bool wait, bool sequential, bool fetched)
 {
     struct chunks *t = &v->chunks;
-    uint64_t mask = touched(offset, len), zero;
-    uint32_t slot;
+    uint64_t mask = touched(offset, len);
     struct chunk *c;
     struct op op;
 
@@ -132,15 +156,10 @@ static int read_piece(struct volume *v, uint64_t number, uint32_t offset, size_t
         r = -ENODATA;
     if (r == 0) {
         chunk_begin(c, &op, mask, OP_READ);
-        zero = c->zero;
-        slot = c->slot;
         if (!sequential && c->uses < 3)
             c->uses++;
         v->hits += fetched ? 0 : mask_count(mask);
-        pthread_mutex_unlock(&t->lock);
-        r = volume_copy_out(v, slot, zero, offset, len, buf);
-        pthread_mutex_lock(&t->lock);
-        chunk_end(t, c, &op);
+        r = read_held(v, c, &op, offset, len, buf, wait);
     }
     chunk_unpin(t, c);
     pthread_mutex_unlock(&t->lock);
@@ -150,7 +169,7 @@ static int read_piece(struct volume *v, uint64_t number, uint32_t offset, size_t
 int volume_read(struct volume *v, void *buf, size_t len, uint64_t offset, bool wait)
 {
     uint64_t end = offset + len, fetched = offset, ahead_from, ahead_to;
-    unsigned full = 0;
+    unsigned full = 0, damaged = 0;
     int r = volume_check_range(v, offset, len);
 
     if (r < 0)
@@ -163,8 +182,10 @@ int volume_read(struct volume *v, void *buf, size_t len, uint64_t offset, bool w
         size_t n = MIN(end, (number + 1) * CHUNK_BYTES) - at;
         r = read_piece(v, number, (uint32_t)(at % CHUNK_BYTES), n, (uint8_t *)buf + (at - offset),
                        wait, sequential, at < fetched);
-        if (r == -ENODATA && !wait)
+        if ((r == -ENODATA || r == -EBADMSG) && !wait)
             return -EAGAIN;
+        if (r == -EBADMSG && (r = volume_try_again(v, ++damaged)) == 0)
+            continue;
         if (r == -ENODATA) {
             fetched = at + MIN(end - at, (uint64_t)DOWNLOAD_BYTES);
             r = volume_fetch(v, at, fetched - at, ahead_to);
@@ -173,6 +194,7 @@ int volume_read(struct volume *v, void *buf, size_t len, uint64_t offset, bool w
             ahead_from = ahead_to;
         } else if (r == 0) {
             at += n;
+            damaged = 0;
         }
         if (r < 0)
             return r;

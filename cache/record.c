@@ -186,11 +186,13 @@ int volume_record_all(struct volume *v)
             uint64_t ours = c->dirty | c->unindexed;
             if (c->slot == SLOT_NONE && !ours)
                 continue; /* the map knows that it is zero */
+            bool slot = c->slot != SLOT_NONE;
             rows[n++] = (struct index_cached){.chunk = c->number,
                                               .valid = c->valid,
                                               .zero = c->zero,
                                               .dirty = ours,
-                                              .slot = c->slot == SLOT_NONE ? 0 : c->slot};
+                                              .slot = slot ? c->slot : 0,
+                                              .sums = slot ? slots_sums(v->slots, c->slot) : NULL};
             dirty = dirty || ours;
         }
     }

@@ -1,5 +1,6 @@
 #include "slots.h"
 
+#include "../store/crc32c.h"
 #include "../store/entry.h"
 #include "../store/scope.h"
 
@@ -7,9 +8,13 @@
 #include <string.h>
 #include <sys/stat.h>
 
+enum { SUMS_FIRST = 1024, SUMS_PARTS = 23 };
+
 struct slots {
     int fd;
     bool direct;
+    uint32_t *sums[SUMS_PARTS]; /* of SUMS_FIRST slots, of twice as many, and so on: what is there
+                                   never moves */
 };
 
 static pthread_key_t bounce_key;
@@ -63,6 +68,10 @@ int slots_open(const char *path, struct slots **ret)
         free(s);
         return r;
     }
+    if (slots_reserve(s, 0) < 0) {
+        slots_close(s);
+        return -ENOMEM;
+    }
     *ret = s;
     return 0;
 }
@@ -72,6 +81,8 @@ void slots_close(struct slots *s)
     if (!s)
         return;
     close(s->fd);
+    for (unsigned i = 0; i < SUMS_PARTS; i++)
+        free(s->sums[i]);
     free(s);
 }
 
@@ -79,6 +90,73 @@ bool slots_direct(const struct slots *s)
 {
     return s->direct;
 }
+
+/* ------------------------------------------------------------------ sums */
+
+static unsigned part_of(uint32_t slot)
+{
+    return 31 - (unsigned)__builtin_clz(slot / SUMS_FIRST + 1);
+}
+
+int slots_reserve(struct slots *s, uint32_t slot)
+{
+    for (unsigned part = 0; part <= part_of(slot); part++) {
+        if (!s->sums[part])
+            s->sums[part] = calloc((size_t)SUMS_FIRST << part, CHUNK_BLOCKS * sizeof(uint32_t));
+        if (!s->sums[part])
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+/* NULL if nothing was reserved for it. */
+static uint32_t *sums_of(const struct slots *s, uint32_t slot)
+{
+    unsigned part = part_of(slot);
+    uint32_t first = ((UINT32_C(1) << part) - 1) * SUMS_FIRST;
+
+    return s->sums[part] ? s->sums[part] + (size_t)(slot - first) * CHUNK_BLOCKS : NULL;
+}
+
+const uint32_t *slots_sums(const struct slots *s, uint32_t slot)
+{
+    return sums_of(s, slot);
+}
+
+void slots_set_sums(struct slots *s, uint32_t slot, const uint32_t sums[])
+{
+    memcpy(sums_of(s, slot), sums, CHUNK_BLOCKS * sizeof *sums);
+}
+
+/* Never 0, which stands for: not known. */
+static void sum_blocks(const void *buf, unsigned n, uint32_t *ret)
+{
+    crc32c_each(buf, BLOCK_BYTES, n, ret);
+    for (unsigned i = 0; i < n; i++)
+        ret[i] = ret[i] ? ret[i] : 1;
+}
+
+/* The blocks whose bytes are not those that were written. What is not known yet is learnt, perhaps
+ * by two readers at once: hence the atomics. */
+static uint64_t check(struct slots *s, uint32_t slot, unsigned first, unsigned n, const void *buf)
+{
+    uint32_t *sums = sums_of(s, slot), now[CHUNK_BLOCKS];
+    uint64_t bad = 0;
+
+    if (!sums)
+        return 0;
+    sum_blocks(buf, n, now);
+    for (unsigned i = 0; i < n; i++) {
+        uint32_t sum = __atomic_load_n(&sums[first + i], __ATOMIC_RELAXED);
+        if (sum == 0)
+            __atomic_store_n(&sums[first + i], now[i], __ATOMIC_RELAXED);
+        else if (sum != now[i])
+            bad |= UINT64_C(1) << (first + i);
+    }
+    return bad;
+}
+
+/* ------------------------------------------------------------------ blocks */
 
 static int io_all(int fd, bool write, char *buf, size_t len, off_t at)
 {
@@ -111,39 +189,53 @@ static off_t offset_of(uint32_t slot, unsigned first)
     return (off_t)slot * CHUNK_BYTES + (off_t)first * BLOCK_BYTES;
 }
 
-int slots_read(struct slots *s, uint32_t slot, unsigned first, unsigned n, void *buf)
+int slots_read(struct slots *s, uint32_t slot, unsigned first, unsigned n, void *buf,
+               uint64_t *ret_bad)
 {
     size_t len = (size_t)n * BLOCK_BYTES;
+    void *to = s->direct && !aligned(buf) ? slots_bounce() : buf;
 
     INVARIANT(slot != SLOT_NONE && first + n <= CHUNK_BLOCKS);
-    if (!s->direct || aligned(buf))
-        return io_all(s->fd, false, buf, len, offset_of(slot, first));
-    void *bounce = slots_bounce();
-    if (!bounce)
+    if (!to)
         return -ENOMEM;
-    int r = io_all(s->fd, false, bounce, len, offset_of(slot, first));
-    if (r == 0)
-        memcpy(buf, bounce, len);
-    return r;
+    int r = io_all(s->fd, false, to, len, offset_of(slot, first));
+    if (r < 0)
+        return r;
+    if (to != buf)
+        memcpy(buf, to, len);
+    uint64_t bad = check(s, slot, first, n, buf);
+    if (!bad)
+        return 0;
+    *ret_bad = bad;
+    return -EBADMSG;
 }
 
 int slots_write(struct slots *s, uint32_t slot, unsigned first, unsigned n, const void *buf)
 {
     size_t len = (size_t)n * BLOCK_BYTES;
     void *from = (void *)(uintptr_t)buf; /* only read */
+    uint32_t *sums = sums_of(s, slot);
 
-    INVARIANT(slot != SLOT_NONE && first + n <= CHUNK_BLOCKS);
+    INVARIANT(slot != SLOT_NONE && first + n <= CHUNK_BLOCKS && sums);
     if (s->direct && !aligned(buf)) {
         from = slots_bounce();
         if (!from)
             return -ENOMEM;
         memcpy(from, buf, len);
     }
-    return io_all(s->fd, true, from, len, offset_of(slot, first));
+    sum_blocks(from, n, sums + first);
+    int r = io_all(s->fd, true, from, len, offset_of(slot, first));
+    if (r < 0) /* old bytes, new ones, or both */
+        memset(sums + first, 0, n * sizeof *sums);
+    return r;
 }
 
 int slots_punch(struct slots *s, uint32_t slot)
 {
+    uint32_t *sums = sums_of(s, slot);
+
+    if (sums)
+        memset(sums, 0, CHUNK_BLOCKS * sizeof *sums);
     return fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset_of(slot, 0),
                      CHUNK_BYTES) < 0
                ? -errno

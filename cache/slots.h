@@ -3,6 +3,10 @@
  * page cache where the file system can (the kernel then caches the image once instead of twice, and
  * memory reclaim never waits for us to get memory). Which slot holds what is not known here. Safe
  * from any thread; 0 or a negative errno, reported by the caller.
+ *
+ * Every block has a sum (CRC-32C) in memory, taken when it is written and compared whenever it is
+ * read. The sums have no lock: nobody else reads or writes blocks while they are written, which is
+ * what the caller's ops are for (chunks.h).
  */
 #ifndef S3VOL_SLOTS_H
 #define S3VOL_SLOTS_H
@@ -19,10 +23,20 @@ struct slots;
 int slots_open(const char *path, struct slots **ret_slots);
 void slots_close(struct slots *slots);
 
+/* Memory for the sums of all slots up to this one: needed before one is written. Not by two threads
+ * at once. 0 or -ENOMEM. */
+int slots_reserve(struct slots *slots, uint32_t slot);
+
 /* Whole blocks: `first` and `n` count blocks of the slot. Any address; one that is a multiple of
- * 4 KiB is not copied. */
-int slots_read(struct slots *slots, uint32_t slot, unsigned first, unsigned n, void *buf);
+ * 4 KiB is not copied. -EBADMSG: all were read, but these blocks (a mask of the slot's) are not as
+ * they were written. A write that fails leaves blocks that may be anything, and are believed. */
+int slots_read(struct slots *slots, uint32_t slot, unsigned first, unsigned n, void *buf,
+               uint64_t *ret_bad);
 int slots_write(struct slots *slots, uint32_t slot, unsigned first, unsigned n, const void *buf);
+
+/* The slot's sums, by block; 0: not known, and taken from the block when it is read next. */
+const uint32_t *slots_sums(const struct slots *slots, uint32_t slot);
+void slots_set_sums(struct slots *slots, uint32_t slot, const uint32_t sums[]);
 
 /* Gives the slot's disk space back. */
 int slots_punch(struct slots *slots, uint32_t slot);

@@ -20,11 +20,12 @@ enum {
 
 /* ------------------------------------------------------------------ packing */
 
-/* Reads blocks of a sealed chunk as they were at the seal. */
+/* Reads blocks of a sealed chunk as they were at the seal. -EBADMSG: some are damaged; said. */
 static int read_sealed(struct packer *p, struct sealed_chunk *s, uint64_t mask)
 {
     struct volume *v = p->v;
     struct chunks *t = &v->chunks;
+    uint64_t bad = 0;
     struct op op;
     int r = 0;
 
@@ -36,18 +37,25 @@ static int read_sealed(struct packer *p, struct sealed_chunk *s, uint64_t mask)
     pthread_mutex_unlock(&t->lock);
     for (uint64_t rest = mask; rest && r == 0;) {
         unsigned first = (unsigned)__builtin_ctzll(rest), n;
+        uint64_t bad_here = 0;
         bool from_save = saved >> first & 1;
         (void)mask_run((from_save ? rest & saved : rest & ~saved) >> first, &n);
         r = slots_read(v->slots, from_save ? s->save_slot : s->slot, first, n,
-                       p->chunk + (size_t)first * BLOCK_BYTES);
+                       p->chunk + (size_t)first * BLOCK_BYTES, &bad_here);
+        r = r == -EBADMSG ? 0 : r;
+        bad |= bad_here;
         rest &= ~mask_range(first, n);
     }
     pthread_mutex_lock(&t->lock);
-    if (r == 0)
+    if (r == 0 && bad)
+        (void)volume_damaged_in_commit(v, s->chunk, bad);
+    else if (r == 0)
         s->mask &= ~mask; /* from here on these may be overwritten */
     chunk_end(t, s->chunk, &op);
     pthread_mutex_unlock(&t->lock);
-    return r < 0 ? msg_error(-EIO, "%s: reading the cache: %s", v->dir, strerror(-r)) : 0;
+    if (r < 0)
+        return msg_error(-EIO, "%s: reading the cache: %s", v->dir, strerror(-r));
+    return bad ? -EBADMSG : 0;
 }
 
 /* The blocks of the entries from `at` on that are of the same chunk, and data. */
@@ -131,7 +139,7 @@ static void upload(struct packer *p, struct commit *c, unsigned number)
 
     pthread_mutex_lock(&v->chunks.lock);
     if (r < 0)
-        volume_fail(v, VOLUME_FAILED);
+        volume_fail(v, r == -EBADMSG ? VOLUME_DAMAGED : VOLUME_FAILED);
     else if (++c->packed == c->nsegments)
         end_packing(v, c);
     v->uploads_in_flight++;

@@ -221,7 +221,7 @@ int volume_check_state(const struct volume *v)
 
 void volume_fail(struct volume *v, enum volume_state state)
 {
-    if (v->state == VOLUME_OK)
+    if (v->state == VOLUME_OK || state == VOLUME_FAILED) /* then nothing here may be believed */
         v->state = state;
     chunks_changed(&v->chunks);
     pthread_cond_broadcast(&v->commit_moved);
@@ -310,6 +310,7 @@ void volume_get_status(struct volume *v, struct volume_status *st)
     st->uploads_in_flight = v->uploads_in_flight;
     st->hits = v->hits;
     st->misses = v->misses;
+    st->cache_errors = v->cache_errors;
     st->commits = v->durable;
     st->last_commit_age_s =
         v->last_commit_ms ? (v->clock->now_ms() - v->last_commit_ms) / 1000 : -1;

@@ -88,7 +88,8 @@ enum volume_state {
     VOLUME_OK,
     VOLUME_STORE_UNREACHABLE, /* the newest request went unanswered; retrying */
     VOLUME_FENCED,            /* another machine attached: every write and flush is EIO */
-    VOLUME_FAILED,            /* the cache disk failed: every write and flush is EIO */
+    VOLUME_DAMAGED,           /* the cache disk lost what was to be uploaded: the same */
+    VOLUME_FAILED,            /* the cache disk failed: the same */
 };
 
 struct volume_status {
@@ -103,6 +104,7 @@ struct volume_status {
     uint64_t uploading_bytes;
     unsigned uploads_in_flight;
     uint64_t hits, misses; /* blocks read from the cache, and fetched for a reader */
+    uint64_t cache_errors; /* blocks that came back damaged from the cache disk */
     uint64_t commits;
     int64_t last_commit_age_s; /* -1: none since the mount */
     uint64_t log_seq;          /* the last segment that is durable in order */

@@ -22,6 +22,7 @@ enum {
     UNIT_CHUNKS = UNIT_BYTES / CHUNK_BYTES + 1,
     TIDY_SLOTS = 64, /* given back and not punched yet */
     ATTACH_PATIENCE_MS = 6000,
+    DAMAGE_TRIES = 3,                 /* for blocks that come back damaged from the cache disk */
     DOWNLOAD_BYTES = 4 * 1024 * 1024, /* one GET at most */
     DOWNLOAD_GAP = 64 * 1024,         /* fetched and thrown away, rather than asking twice */
 };
@@ -76,6 +77,7 @@ struct volume {
     enum volume_state state;
     bool stopping;
     uint64_t hits, misses;
+    uint64_t cache_errors; /* blocks that were not in a slot as they were written to it */
     struct readahead readahead;
 
     /* the instant (commit.c) */
@@ -120,7 +122,7 @@ struct volume {
 /* --- volume.c --- */
 /* -EIO if writes and flushes fail for good. Lock held. */
 int volume_check_state(const struct volume *v);
-/* Takes the volume down (VOLUME_FENCED or VOLUME_FAILED). Lock held. */
+/* Takes the volume down (VOLUME_FENCED, VOLUME_DAMAGED or VOLUME_FAILED). Lock held. */
 void volume_fail(struct volume *v, enum volume_state state);
 int volume_check_range(struct volume *v, uint64_t offset, uint64_t len);
 /* Fills in what the user left open, once the cache directory is there; checks the rest. */
@@ -133,13 +135,28 @@ int volume_obtain(struct volume *v, uint64_t number, bool create, struct chunk *
 /* Waits for commits to make room; false: it is not worth waiting. Lock held. */
 int volume_wait_for_room(struct volume *v);
 /* Runs what fits of the chunk's blocks into `buf`, for mask bits that are valid: bytes from the
- * slot or zeros. [offset, offset + len) is within the chunk. No lock; the caller holds an op. */
+ * slot or zeros. [offset, offset + len) is within the chunk. -EBADMSG: the blocks *ret_bad are not
+ * as they were written, for volume_damaged(). No lock; the caller holds an op. */
 int volume_copy_out(struct volume *v, uint32_t slot, uint64_t zero, uint32_t offset, size_t len,
-                    uint8_t *buf);
+                    uint8_t *buf, uint64_t *ret_bad);
+
+/* --- damage.c --- */
+/* Blocks of the chunk's slot, held by the caller's op, were read, and are not as they were written.
+ * -EBADMSG: the bucket has them; they are not valid any more, so fetch them and try again. -EIO:
+ * nobody has them. Says so. Lock held. */
+int volume_damaged(struct volume *v, struct chunk *c, uint64_t bad);
+/* The same for blocks that a commit needs, in either slot: -EIO, and VOLUME_DAMAGED. */
+int volume_damaged_in_commit(struct volume *v, const struct chunk *c, uint64_t bad);
+/* 0: another try is worth it; `tries` counts. */
+int volume_try_again(const struct volume *v, unsigned tries);
 
 /* --- write.c --- */
 /* The cache disk refused more: evicts and waits a little. 0: try again; `tries` counts. No lock. */
 int volume_use_less(struct volume *v, unsigned tries);
+/* A write of zeros. */
+int volume_zero_range(struct volume *v, size_t len, uint64_t offset);
+/* Makes the chunk's blocks of `mask` zero; nothing is fetched. */
+int volume_zero_blocks(struct volume *v, uint64_t number, uint64_t mask);
 
 /* --- fetch.c --- */
 /* Fetches what is missing of [offset, offset + len) and waits for it; begins to fetch what is
@@ -172,7 +189,7 @@ void volume_note_change(struct volume *v, struct chunk *c);
 void volume_forget_changes(struct volume *v);
 /* The index knows of everything written before, and its bytes are on the disk. */
 int volume_record(struct volume *v);
-/* Rows for all chunks in memory; nothing runs any more. */
+/* Rows for all chunks in memory, with their sums; nothing runs any more. */
 int volume_record_all(struct volume *v);
 
 /* --- checkpointer.c: locks of its own, taken without `lock` --- */

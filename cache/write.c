@@ -1,8 +1,8 @@
 /*
- * Writing and discarding. A write of up to UNIT_BYTES is one unit: it is in a commit whole or not
- * at all. Its steps: room under the dirty limit; the blocks that it covers only in part, fetched if
- * they are not here; the chunks and their slots; the blocks, held against everybody else; then,
- * while no commit can be sealed, the bytes; at last the masks.
+ * Writing. A write of up to UNIT_BYTES is one unit: it is in a commit whole or not at all. Its
+ * steps: room under the dirty limit; the blocks that it covers only in part, fetched if they are
+ * not here; the chunks and their slots; the blocks, held against everybody else; then, while no
+ * commit can be sealed, the bytes; at last the masks.
  */
 #include "volume_internal.h"
 
@@ -20,6 +20,7 @@ struct piece {
     uint64_t partial;            /* of these, covered in part only */
     uint64_t zero;               /* of these, zero afterwards */
     uint64_t was_zero, occupied; /* of the chunk, before: zero; with bytes in the slot */
+    uint64_t bad;                /* blocks that had to be read, and were damaged in the slot */
     uint32_t offset;             /* in the chunk */
     size_t len;
     const uint8_t *data; /* NULL: zeros */
@@ -33,7 +34,18 @@ struct unit {
     bool entering;    /* counted in entering_bytes */
     unsigned n, held; /* pieces; those whose blocks are held */
     struct piece pieces[UNIT_CHUNKS];
+    _Alignas(BLOCK_BYTES) uint8_t mixed[2][BLOCK_BYTES]; /* its first and its last block, if covered
+                                                            in part: as they will be */
 };
+
+/* Not by an initializer, which would clear `mixed`, too. */
+static void begin_unit(struct unit *u, struct volume *v, uint64_t offset, size_t len)
+{
+    memset(u, 0, offsetof(struct unit, mixed));
+    u->v = v;
+    u->offset = offset;
+    u->len = len;
+}
 
 static bool all_zero(const uint8_t *p, size_t len)
 {
@@ -215,6 +227,8 @@ static int get_ready(struct unit *u, bool wait)
 {
     int r = let_in(u, wait);
 
+    for (unsigned i = 0; i < u->n; i++)
+        u->pieces[i].zero &= ~u->pieces[i].partial; /* that was an earlier try's */
     if (r == 0)
         r = take_chunks(u, wait);
     while (r == 0) {
@@ -234,31 +248,51 @@ static int get_ready(struct unit *u, bool wait)
 
 /* ------------------------------------------------------------------ the bytes */
 
-/* A block covered in part: what was there, and the new bytes on top. */
-static int write_partial(struct volume *v, struct piece *p, unsigned block)
+static uint8_t *mixed_block(struct unit *u, const struct piece *p, unsigned block)
 {
-    _Alignas(BLOCK_BYTES) uint8_t bytes[BLOCK_BYTES];
+    return u->mixed[p == u->pieces && block == p->offset / BLOCK_BYTES ? 0 : 1];
+}
+
+/* A block covered in part: what was there, and the new bytes on top. */
+static int mix_block(struct unit *u, struct piece *p, unsigned block)
+{
+    uint8_t *bytes = mixed_block(u, p, block);
     uint32_t begin = block * BLOCK_BYTES;
     uint32_t from = MAX(begin, p->offset),
              to = MIN(begin + BLOCK_BYTES, p->offset + (uint32_t)p->len);
-    int r = volume_copy_out(v, p->chunk->slot, p->was_zero, begin, BLOCK_BYTES, bytes);
+    uint64_t bad = 0;
+    int r = volume_copy_out(u->v, p->chunk->slot, p->was_zero, begin, BLOCK_BYTES, bytes, &bad);
 
+    p->bad |= bad;
     if (r < 0)
         return r;
     if (p->data)
         memcpy(bytes + (from - begin), p->data + (from - p->offset), to - from);
     else
         memset(bytes + (from - begin), 0, to - from);
-    if (all_zero(bytes, BLOCK_BYTES)) {
+    if (all_zero(bytes, BLOCK_BYTES))
         p->zero |= UINT64_C(1) << block;
-        return 0;
+    return 0;
+}
+
+/* Before anything is overwritten: what is read for this may be damaged. */
+static int mix_blocks(struct unit *u)
+{
+    int r = 0;
+
+    for (unsigned i = 0; i < u->n && r == 0; i++) {
+        struct piece *p = &u->pieces[i];
+        p->bad = 0;
+        for (uint64_t rest = p->partial; rest && r == 0; rest &= rest - 1)
+            r = mix_block(u, p, (unsigned)__builtin_ctzll(rest));
     }
-    return slots_write(v->slots, p->chunk->slot, block, 1, bytes);
+    return r;
 }
 
 /* The piece's blocks of `which`. */
-static int write_blocks(struct volume *v, struct piece *p, uint64_t which)
+static int write_blocks(struct unit *u, struct piece *p, uint64_t which)
 {
+    struct volume *v = u->v;
     uint64_t whole = p->mask & which & ~p->partial & ~p->zero;
     int r = 0;
 
@@ -268,8 +302,10 @@ static int write_blocks(struct volume *v, struct piece *p, uint64_t which)
                         p->data + (first * BLOCK_BYTES - p->offset));
         whole &= ~mask_range(first, n);
     }
-    for (uint64_t rest = p->partial & which; r == 0 && rest; rest &= rest - 1)
-        r = write_partial(v, p, (unsigned)__builtin_ctzll(rest));
+    for (uint64_t rest = p->partial & which & ~p->zero; r == 0 && rest; rest &= rest - 1) {
+        unsigned block = (unsigned)__builtin_ctzll(rest);
+        r = slots_write(v->slots, p->chunk->slot, block, 1, mixed_block(u, p, block));
+    }
     return r;
 }
 
@@ -278,15 +314,15 @@ static int write_blocks(struct volume *v, struct piece *p, uint64_t which)
  * written; *ret_torn is the one that failed half-way, or NULL. */
 static int write_pieces(struct unit *u, unsigned *ret_done, struct piece **ret_torn)
 {
-    int r = 0;
+    int r = mix_blocks(u);
 
     for (unsigned i = 0; i < u->n && r == 0; i++)
         r = volume_preserve(u->v, u->pieces[i].chunk, u->pieces[i].mask & ~u->pieces[i].zero);
     for (unsigned i = 0; i < u->n && r == 0; i++)
-        r = write_blocks(u->v, &u->pieces[i], ~u->pieces[i].occupied);
+        r = write_blocks(u, &u->pieces[i], ~u->pieces[i].occupied);
     for (unsigned i = 0; i < u->n && r == 0; i++) {
         struct piece *p = &u->pieces[i];
-        r = write_blocks(u->v, p, p->occupied);
+        r = write_blocks(u, p, p->occupied);
         *ret_done = r == 0 ? i + 1 : i;
         *ret_torn = r == 0 ? NULL : p;
     }
@@ -337,7 +373,19 @@ static void mark_torn(struct volume *v, const struct piece *p)
     chunk_set(&v->chunks, c, c->valid & ~torn, c->zero, c->dirty);
 }
 
-/* -EBUSY: nothing happened; let go of the blocks, and try again when there may be more slots. */
+/* As volume_damaged() says of the pieces. Lock held. */
+static int note_damage(struct unit *u)
+{
+    int r = -EBADMSG;
+
+    for (unsigned i = 0; i < u->n; i++)
+        if (u->pieces[i].bad && volume_damaged(u->v, u->pieces[i].chunk, u->pieces[i].bad) == -EIO)
+            r = -EIO;
+    return r;
+}
+
+/* -EBUSY, -EBADMSG: nothing happened; let go of the blocks, and try again: when there may be more
+ * slots, or with the damaged blocks fetched again. */
 static int write_held(struct unit *u)
 {
     struct volume *v = u->v;
@@ -360,7 +408,7 @@ static int write_held(struct unit *u)
     if (torn)
         mark_torn(v, torn);
     leave(v);
-    return r;
+    return r == -EBADMSG ? note_damage(u) : r;
 }
 
 /* The commit that needs a copy may wait for the blocks that we let go of. Is there a slot by now,
@@ -375,16 +423,25 @@ static int wait_for_slot(struct volume *v)
     return 0;
 }
 
+/* After write_held(). Lock held. */
+static int before_next_try(struct volume *v, int why, unsigned damaged, bool wait)
+{
+    return !wait ? -EAGAIN : why == -EBUSY ? wait_for_slot(v) : volume_try_again(v, damaged);
+}
+
 static int write_unit(struct volume *v, const uint8_t *data, size_t len, uint64_t offset, bool wait)
 {
-    struct unit u = {.v = v, .offset = offset, .len = len};
+    struct unit u;
+    unsigned damaged = 0;
 
+    begin_unit(&u, v, offset, len);
     cut_into_pieces(&u, data);
     scope_lock(&v->chunks.lock);
     int r = get_ready(&u, wait);
-    while (r == 0 && (r = write_held(&u)) == -EBUSY) {
+    while (r == 0 && ((r = write_held(&u)) == -EBUSY || r == -EBADMSG)) {
         release(&u);
-        r = wait ? wait_for_slot(v) : -EAGAIN;
+        damaged += r == -EBADMSG;
+        r = before_next_try(v, r, damaged, wait);
         if (r == 0)
             r = get_ready(&u, wait);
     }
@@ -440,14 +497,18 @@ int volume_write(struct volume *v, const void *buf, size_t len, uint64_t offset,
     return r < 0 ? r : write_range(v, buf, len, offset, wait);
 }
 
-/* ------------------------------------------------------------------ discarding */
+int volume_zero_range(struct volume *v, size_t len, uint64_t offset)
+{
+    return write_range(v, NULL, len, offset, true);
+}
 
-/* Makes the blocks of `mask` zero; nothing is fetched. */
-static int discard_in_chunk(struct volume *v, uint64_t number, uint64_t mask)
+int volume_zero_blocks(struct volume *v, uint64_t number, uint64_t mask)
 {
     struct piece p = {.mask = mask, .zero = mask};
-    struct unit u = {.v = v, .n = 1};
+    struct unit u;
 
+    begin_unit(&u, v, 0, 0);
+    u.n = 1;
     scope_lock(&v->chunks.lock);
     int r = admit(v, 0, true);
     if (r == 0)
@@ -465,85 +526,4 @@ static int discard_in_chunk(struct volume *v, uint64_t number, uint64_t mask)
     release(&u);
     chunk_unpin(&v->chunks, p.chunk);
     return r;
-}
-
-/* The next chunk in [from, last] that is in memory; UINT64_MAX: none. A short range is probed, a
- * long one costs a walk over the table. */
-static uint64_t next_in_memory(struct volume *v, uint64_t from, uint64_t last)
-{
-    struct chunks *t = &v->chunks;
-    uint64_t found = UINT64_MAX;
-
-    scope_lock(&t->lock);
-    for (uint64_t n = from; n <= last && n < from + 1024; n++)
-        if (chunks_find(t, n))
-            return n;
-    if (last < from + 1024)
-        return UINT64_MAX;
-    for (size_t i = 0; i < t->nbuckets; i++)
-        for (const struct chunk *c = t->buckets[i]; c; c = c->hash_next)
-            if (c->number >= from && c->number <= last && c->number < found)
-                found = c->number;
-    return found;
-}
-
-/* Whole chunks: only those that have something are touched. */
-static int discard_chunks(struct volume *v, uint64_t from, uint64_t last)
-{
-    uint64_t in_memory = next_in_memory(v, from, last);
-    int r = 0;
-
-    while (r == 0 && from <= last) {
-        struct index_hit hits[256];
-        size_t n;
-        r = index_scan(v->index, from, last, hits, ARRAY_SIZE(hits), &n);
-        for (size_t i = 0; r == 0 && i < n; i++) {
-            for (; r == 0 && in_memory < hits[i].chunk;
-                 in_memory = next_in_memory(v, in_memory + 1, last))
-                r = discard_in_chunk(v, in_memory, ~UINT64_C(0));
-            if (r == 0)
-                r = discard_in_chunk(v, hits[i].chunk, ~UINT64_C(0));
-            from = hits[i].chunk + 1;
-            if (in_memory == hits[i].chunk)
-                in_memory = next_in_memory(v, from, last);
-        }
-        if (n < ARRAY_SIZE(hits))
-            break;
-    }
-    for (; r == 0 && in_memory <= last; in_memory = next_in_memory(v, in_memory + 1, last))
-        r = discard_in_chunk(v, in_memory, ~UINT64_C(0));
-    return r;
-}
-
-/* Blocks [block, end), of one chunk. */
-static int discard_blocks(struct volume *v, uint64_t block, uint64_t end)
-{
-    return block == end ? 0
-                        : discard_in_chunk(v, block / CHUNK_BLOCKS,
-                                           mask_range((unsigned)(block % CHUNK_BLOCKS),
-                                                      (unsigned)(end - block)));
-}
-
-int volume_discard(struct volume *v, uint64_t offset, uint64_t len)
-{
-    uint64_t end = offset + len;
-    uint64_t first = DIV_UP(offset, (uint64_t)BLOCK_BYTES), last = end / BLOCK_BYTES;
-    int r = volume_check_range(v, offset, len);
-
-    if (r < 0)
-        return r;
-    if (len <= UNIT_BYTES) /* whole or not at all, as a write is */
-        return write_range(v, NULL, len, offset, true);
-    r = write_range(v, NULL, first * BLOCK_BYTES - offset, offset, true);
-    if (r == 0)
-        r = write_range(v, NULL, end - last * BLOCK_BYTES, last * BLOCK_BYTES, true);
-    if (r < 0)
-        return r;
-    uint64_t chunk = DIV_UP(first, (uint64_t)CHUNK_BLOCKS), end_chunk = last / CHUNK_BLOCKS;
-    if (chunk > end_chunk)
-        return discard_blocks(v, first, last);
-    r = discard_blocks(v, first, chunk * CHUNK_BLOCKS);
-    if (r == 0 && chunk < end_chunk)
-        r = discard_chunks(v, chunk, end_chunk - 1);
-    return r == 0 ? discard_blocks(v, end_chunk * CHUNK_BLOCKS, last) : r;
 }

@@ -17,6 +17,8 @@ static const char *state_name(enum volume_state state)
         return "store-unreachable";
     case VOLUME_FENCED:
         return "fenced";
+    case VOLUME_DAMAGED:
+        return "damaged";
     case VOLUME_FAILED:
         return "failed";
     }
@@ -32,6 +34,8 @@ static const char *state_meaning(enum volume_state state)
         return ": trying again; nothing is lost";
     case VOLUME_FENCED:
         return ": another machine mounted the volume; writes and flushes fail";
+    case VOLUME_DAMAGED:
+        return ": the cache disk lost what was to be uploaded; writes and flushes fail";
     case VOLUME_FAILED:
         return ": the cache disk failed; writes and flushes fail";
     }
@@ -85,6 +89,7 @@ int status_json(const struct status *status, char *buf, size_t size_bytes)
     json_number(&j, "hits", v->hits);
     json_number(&j, "misses", v->misses);
     json_fraction(&j, "hit_ratio", hit_ratio(v));
+    json_number(&j, "cache_errors", v->cache_errors);
     put_requests(&j, &status->store);
     json_number(&j, "commits", v->commits);
     if (v->last_commit_age_s < 0)
@@ -135,6 +140,10 @@ static void put_cache(struct text *t, const struct volume_status *v)
         INVARIANT(format(ratio, sizeof ratio, "hit ratio %.1f%%", 100 * hit_ratio(v)) == 0);
     line(t, "cache", "%s of %s, %s, in %s", units_format_size(v->cached_bytes, a),
          units_format_size(v->cache_limit_bytes, b), ratio, v->cache_dir);
+    if (v->cache_errors > 0)
+        line(t, "cache errors",
+             "%" PRIu64 " blocks came back damaged from the cache disk; see the log",
+             v->cache_errors);
     line(t, "not uploaded", "%s (writes wait at %s), %s in %u uploads now",
          units_format_size(v->dirty_bytes, a), units_format_size(v->dirty_limit_bytes, b),
          units_format_size(v->uploading_bytes, c), v->uploads_in_flight);

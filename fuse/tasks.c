@@ -123,7 +123,8 @@ int tasks_step(struct tasks *t, struct control_task *task)
     task->pid = (uint64_t)getpid();
     task->dirty_bytes = status.dirty_bytes;
     task->uploading_bytes = status.uploading_bytes;
-    task->lost = status.state == VOLUME_FENCED || status.state == VOLUME_FAILED;
+    task->lost = status.state == VOLUME_FENCED || status.state == VOLUME_DAMAGED ||
+                 status.state == VOLUME_FAILED;
     task->unreachable = status.state == VOLUME_STORE_UNREACHABLE;
     return r;
 }

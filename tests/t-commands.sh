@@ -22,7 +22,7 @@ same "$(status dirty_bytes)" 0 "dirty bytes after flush"
 s3vol status "$MNT" >"$T/status"
 grep -q "$(status uuid)" "$T/status" || fail "status: $(cat "$T/status")"
 for key in url uuid state sync epoch size_bytes allocated_bytes cached_bytes dirty_bytes uploading_bytes \
-    stored_bytes live_bytes hits misses requests.get requests.put requests.head requests.list \
+    stored_bytes live_bytes hits misses cache_errors requests.get requests.put requests.head requests.list \
     requests.delete requests.failed requests.retried bytes_up bytes_down commits last_commit_age_s last_error; do
     s3vol status --json "$MNT" | jq -e "getpath(\"$key\" | split(\".\")) as \$x | [paths] | index([\"$key\" | split(\".\")]) != null" \
         >/dev/null || fail "status --json has no $key"

@@ -96,6 +96,10 @@ static int check_cached(void *ctx, const struct index_cached *row)
     assert_int_equal(row->dirty, want->dirty);
     assert_int_equal(row->slot, want->slot);
     assert_int_equal(row->mapped, model_mask(row->chunk));
+    for (uint64_t rest = row->valid & ~row->zero; rest; rest &= rest - 1) {
+        unsigned block = (unsigned)__builtin_ctzll(rest);
+        assert_int_equal(row->sums ? row->sums[block] : 0, want->sums ? want->sums[block] : 0);
+    }
     return 0;
 }
 
@@ -190,6 +194,17 @@ static struct entry random_entry(uint64_t *rng, uint64_t seq)
     return zero(block, MIN(many, NBLOCKS - block));
 }
 
+/* Every third one is 0: not known. */
+static const uint32_t *random_sums(uint64_t *rng)
+{
+    static uint32_t sums[8][CHUNK_BLOCKS];
+    uint64_t i = draw(rng, 8);
+
+    for (unsigned block = 0; block < CHUNK_BLOCKS; block++)
+        sums[i][block] = block % 3 == i % 3 ? 0 : (uint32_t)mix(i * CHUNK_BLOCKS + block) | 1;
+    return draw(rng, 3) ? sums[i] : NULL;
+}
+
 static struct index_cached random_row(uint64_t *rng)
 {
     struct index_cached row = {.chunk = draw(rng, CHUNKS), .slot = (uint32_t)draw(rng, 1000)};
@@ -197,6 +212,7 @@ static struct index_cached random_row(uint64_t *rng)
     row.valid = mix(draw(rng, 1000000)) | 1;
     row.zero = row.valid & mix(draw(rng, 1000000));
     row.dirty = draw(rng, 2) ? row.valid & mix(draw(rng, 1000000)) : 0;
+    row.sums = random_sums(rng);
     return row;
 }
 

@@ -1,6 +1,8 @@
 /* The tests of index.db; what it is compared with is in index_model.h. */
 #include "index_model.h"
 
+#include <sqlite3.h>
+
 static void test_random_commits(void **state)
 {
     uint64_t rng = 1;
@@ -187,10 +189,56 @@ static void test_record_and_forget(void **state)
     assert_int_equal(index_each_cached(ix, check_cached, &seen), 0);
     assert_int_equal(seen, n);
     assert_true(n > 0);
+    assert_int_equal(index_forget_sums(ix), 0);
+    for (int i = 0; i < CHUNKS; i++)
+        model.row[i].sums = NULL;
+    assert_int_equal(index_each_cached(ix, check_cached, &seen), 0);
     assert_int_equal(index_forget(ix, true), 0);
     seen = 0;
     assert_int_equal(index_each_cached(ix, check_cached, &seen), 0);
     assert_int_equal(seen, 0);
+}
+
+/* What is not known stays so; what no writer stores is not believed. */
+static int count_sums(void *ctx, const struct index_cached *row)
+{
+    unsigned *n = ctx;
+
+    for (unsigned i = 0; row->sums && i < CHUNK_BLOCKS; i++)
+        n[0] += row->sums[i] != 0;
+    n[1] += row->sums != NULL;
+    return 0;
+}
+
+static void test_damaged_sums(void **state)
+{
+    static const uint32_t sums[CHUNK_BLOCKS] = {1, 2, 0, 4};
+    static const char *const blobs[] = {"x'01'",
+                                        "x'0000000000000001'",
+                                        "x'000000000000000100'",
+                                        "x'00000000000000010000000000'",
+                                        "zeroblob(500)",
+                                        "7"};
+    struct index_cached row = {.chunk = 1, .valid = 0xff, .zero = 1, .sums = sums};
+    unsigned n[2] = {0};
+
+    (void)state;
+    record(&row, 1, false);
+    assert_int_equal(index_each_cached(ix, count_sums, n), 0);
+    assert_int_equal(n[0], 2); /* not that of the block which is zero */
+    assert_int_equal(n[1], 1);
+    for (size_t i = 0; i < ARRAY_SIZE(blobs); i++) {
+        char sql[200];
+        sqlite3 *db;
+        snprintf(sql, sizeof sql, "UPDATE cached SET sums = %s", blobs[i]);
+        assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+        assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+        sqlite3_close(db);
+        n[0] = n[1] = 0;
+        assert_int_equal(index_each_cached(ix, count_sums, n), 0);
+        assert_int_equal(n[0], CHUNK_BLOCKS);
+    }
+    assert_int_equal(index_forget(ix, true), 0);
 }
 
 static int stop_at_two(void *ctx, const struct index_cached *row)
@@ -372,7 +420,7 @@ static void test_a_version_from_the_future(void **state)
     index_close(ix);
     ix = NULL;
     int fd = open_or_die(path, O_RDWR); /* user_version: bytes 60 to 63 of the file, big-endian */
-    write_all(fd, "\0\0\0\2", 4, 60);
+    write_all(fd, "\0\0\1\0", 4, 60);
     close(fd);
     assert_int_equal(index_open(path, uuid, &ix), -EPROTONOSUPPORT);
     ix = NULL;
@@ -433,6 +481,7 @@ int main(void)
         TEST(test_reload_that_is_given_up),
         TEST(test_reload_of_nothing),
         TEST(test_record_and_forget),
+        TEST(test_damaged_sums),
         TEST(test_the_walk_ends_with_its_error),
         TEST(test_a_view_is_undisturbed),
         TEST(test_meta),

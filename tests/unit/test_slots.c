@@ -4,11 +4,13 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include "../../cache/places.h"
 #include "../../cache/slots.h"
 #include "../../store/entry.h"
 #include "../../store/scope.h"
 #include "../pattern.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -19,6 +21,7 @@ static char dir[256], path[300];
 static struct slots *slots;
 static _Alignas(4096) uint8_t model[SLOTS * CHUNK_BYTES], buf[CHUNK_BYTES + 4096];
 static bool want_direct;
+static uint64_t bad;
 
 static int setup(void **state)
 {
@@ -63,7 +66,7 @@ static int teardown(void **state)
 static void check_all(void)
 {
     for (uint32_t slot = 0; slot < SLOTS; slot++) {
-        assert_int_equal(slots_read(slots, slot, 0, CHUNK_BLOCKS, buf), 0);
+        assert_int_equal(slots_read(slots, slot, 0, CHUNK_BLOCKS, buf, &bad), 0);
         assert_memory_equal(buf, model + slot * CHUNK_BYTES, CHUNK_BYTES);
     }
 }
@@ -84,7 +87,7 @@ static void random_io(void)
             assert_int_equal(slots_write(slots, slot, first, n, at), 0);
             assert_memory_equal(at, there, len);
         } else {
-            assert_int_equal(slots_read(slots, slot, first, n, at), 0);
+            assert_int_equal(slots_read(slots, slot, first, n, at, &bad), 0);
             assert_memory_equal(at, there, len);
         }
         if (i == 250) {
@@ -118,7 +121,7 @@ static void test_random_io_without_direct(void **state)
         assert_int_equal(slots_write(slots, (uint32_t)i, 0, CHUNK_BLOCKS, buf + i), 0);
     }
     check_all();
-    assert_int_equal(slots_read(slots, 1, 5, 2, buf + 7), 0);
+    assert_int_equal(slots_read(slots, 1, 5, 2, buf + 7, &bad), 0);
     assert_memory_equal(buf + 7, model, 2 * BLOCK_BYTES);
     assert_int_equal(slots_sync(slots), 0);
 }
@@ -128,7 +131,7 @@ static void test_beyond_the_end_is_zero(void **state)
     (void)state;
     assert_int_equal(slots_count(slots), 0);
     memset(buf, 'x', sizeof buf);
-    assert_int_equal(slots_read(slots, 4000000000, 63, 1, buf), 0);
+    assert_int_equal(slots_read(slots, 4000000000, 63, 1, buf, &bad), 0);
     for (size_t i = 0; i < BLOCK_BYTES; i++)
         assert_int_equal(buf[i], 0);
     assert_int_equal(buf[BLOCK_BYTES], 'x');
@@ -166,7 +169,96 @@ static void test_truncate(void **state)
     assert_int_equal(slots_truncate(slots, 1), 0);
     assert_int_equal(slots_count(slots), 1);
     memset(model, 'x', CHUNK_BYTES);
+    assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, &bad), 0);
+    assert_int_equal(slots_read(slots, 2, 60, 4, buf, &bad), -EBADMSG); /* these were not zero */
+    assert_int_equal(bad, mask_range(60, 4));
+    slots_close(slots);
+    assert_int_equal(slots_open(path, &slots), 0);
     check_all();
+}
+
+/* ------------------------------------------------------------------ sums */
+
+static void flip(uint32_t slot, unsigned block, uint8_t bits)
+{
+    uint8_t byte;
+    off_t at = (off_t)slot * CHUNK_BYTES + (off_t)block * BLOCK_BYTES + 1234;
+    int fd = open(path, O_RDWR);
+
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, &byte, 1, at), 1);
+    byte ^= bits;
+    assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+    close(fd);
+}
+
+static void test_a_flipped_bit_is_noticed(void **state)
+{
+    (void)state;
+    pattern(model, sizeof model, 0, 1);
+    for (uint32_t slot = 0; slot < SLOTS; slot++)
+        assert_int_equal(slots_write(slots, slot, 0, CHUNK_BLOCKS, model + slot * CHUNK_BYTES), 0);
+    for (unsigned block = 0; block < CHUNK_BLOCKS; block++) {
+        flip(3, block, 1);
+        assert_int_equal(slots_read(slots, 3, 0, CHUNK_BLOCKS, buf, &bad), -EBADMSG);
+        assert_int_equal(bad, UINT64_C(1) << block);
+        assert_int_equal(slots_read(slots, 3, block, 1, buf + 1, &bad), -EBADMSG);
+        assert_int_equal(bad, UINT64_C(1) << block);
+        if (block > 0)
+            assert_int_equal(slots_read(slots, 3, 0, block, buf, &bad), 0);
+        flip(3, block, 1);
+    }
+    check_all();
+    flip(3, 7, 1);
+    assert_int_equal(slots_write(slots, 3, 7, 1, model + 3 * CHUNK_BYTES + 7 * BLOCK_BYTES), 0);
+    check_all();
+    flip(3, 7, 1);
+    assert_int_equal(slots_punch(slots, 3), 0); /* zeros, and no sums */
+    memset(model + 3 * CHUNK_BYTES, 0, CHUNK_BYTES);
+    check_all();
+}
+
+/* Without a sum the first reader's bytes are believed. */
+static void test_sums_are_learnt_or_given(void **state)
+{
+    uint32_t sums[CHUNK_BLOCKS];
+
+    (void)state;
+    pattern(model, CHUNK_BYTES, 0, 1);
+    assert_int_equal(slots_write(slots, 0, 0, CHUNK_BLOCKS, model), 0);
+    memcpy(sums, slots_sums(slots, 0), sizeof sums);
+    slots_close(slots);
+    assert_int_equal(slots_open(path, &slots), 0);
+    flip(0, 5, 1);
+    assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, &bad), 0);
+    flip(0, 5, 1);
+    assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, &bad), -EBADMSG);
+    slots_set_sums(slots, 0, sums);
+    check_all();
+    flip(0, 5, 1);
+    assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, &bad), -EBADMSG);
+    assert_int_equal(bad, UINT64_C(1) << 5);
+}
+
+/* Sums of many slots: each has its own. */
+static void test_sums_grow_with_the_slots(void **state)
+{
+    static const uint32_t some[] = {0, 1023, 1024, 3071, 3072, 7167, 7168, 20000};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(some); i++) {
+        assert_int_equal(slots_reserve(slots, some[i]), 0);
+        pattern(buf, CHUNK_BYTES, 0, i + 1);
+        assert_int_equal(slots_write(slots, some[i], 0, CHUNK_BLOCKS, buf), 0);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(some); i++) {
+        assert_int_equal(slots_read(slots, some[i], 0, CHUNK_BLOCKS, buf, &bad), 0);
+        flip(some[i], 63, 0x80);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(some); i++) {
+        assert_int_equal(slots_read(slots, some[i], 0, CHUNK_BLOCKS, buf, &bad), -EBADMSG);
+        assert_int_equal(bad, UINT64_C(1) << 63);
+    }
 }
 
 static void test_where_no_file_can_be(void **state)
@@ -191,6 +283,9 @@ int main(void)
         TEST(test_beyond_the_end_is_zero),
         TEST(test_a_punched_slot_takes_no_space),
         TEST(test_truncate),
+        TEST(test_a_flipped_bit_is_noticed),
+        TEST(test_sums_are_learnt_or_given),
+        TEST(test_sums_grow_with_the_slots),
         TEST(test_where_no_file_can_be),
     };
 

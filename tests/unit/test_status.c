@@ -23,6 +23,7 @@ static const struct status sample = {
                .uploads_in_flight = 2,
                .hits = 3,
                .misses = 1,
+               .cache_errors = 4,
                .commits = 9,
                .last_commit_age_s = 11,
                .conditional_put = true,
@@ -63,6 +64,7 @@ static void json_contract(void **state)
         "\"stored_bytes\":null,",
         "\"live_bytes\":5,",
         "\"hits\":3,\"misses\":1,\"hit_ratio\":0.7500,",
+        "\"cache_errors\":4,",
         "\"requests\":{\"get\":12,\"put\":13,\"head\":14,\"list\":15,\"delete\":16,",
         "\"failed\":17,\"retried\":18},\"bytes_up\":19,\"bytes_down\":18446744073709551615,",
         "\"commits\":9,\"last_commit_age_s\":11,",
@@ -92,6 +94,9 @@ static void json_unknowns(void **state)
     has(buf, "\"last_commit_age_s\":null");
     has(buf, "\"last_error\":null");
     has(buf, "\"state\":\"fenced\"");
+    s.volume.state = VOLUME_DAMAGED;
+    assert_int_equal(status_json(&s, buf, sizeof buf), 0);
+    has(buf, "\"state\":\"damaged\"");
     s.volume.state = VOLUME_FAILED;
     assert_int_equal(status_json(&s, buf, sizeof buf), 0);
     has(buf, "\"state\":\"failed\"");
@@ -130,6 +135,7 @@ static void text_for_people(void **state)
     has(buf, "store-unreachable");
     has(buf, "1.0 GiB");
     has(buf, "hit ratio 75.0%");
+    has(buf, "4 blocks came back damaged");
     has(buf, "on the local disk");
     has(buf, "11 s ago");
     assert_null(strstr(buf, "second writer"));

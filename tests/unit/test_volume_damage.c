@@ -1,0 +1,463 @@
+/* The volume when the cache disk gives back other bytes than were written: clean and dirty blocks,
+ * under an open volume and between two mounts. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "mem_volume.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+
+/* ------------------------------------------------------------------ flipping */
+
+/* The path of a file of the one cache there is, below `parent`. */
+static void path_in(char path[512], const char *parent, const char *name)
+{
+    DIR *d = opendir(parent);
+    struct dirent *e;
+
+    assert_non_null(d);
+    while ((e = readdir(d)) != NULL)
+        if (strlen(e->d_name) == 36) /* a uuid */
+            snprintf(path, 512, "%s/%.40s/%s", parent, e->d_name, name);
+    closedir(d);
+}
+
+/* Wherever the slots hold the block at `offset` with pattern `tag`, one bit changes; how often. */
+static unsigned flip(uint64_t offset, uint64_t tag)
+{
+    uint8_t want[BLOCK], block[BLOCK];
+    char path[512];
+    unsigned n = 0;
+
+    path_in(path, cache_dir, "slots");
+    scope_close int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    pattern(want, BLOCK, offset, tag);
+    for (off_t at = 0; pread(fd, block, BLOCK, at) == BLOCK; at += BLOCK) {
+        if (memcmp(block, want, BLOCK) != 0)
+            continue;
+        block[mix(offset) % BLOCK] ^= (uint8_t)(1 << tag % 8);
+        assert_int_equal(pwrite(fd, block, BLOCK, at), BLOCK);
+        n++;
+    }
+    return n;
+}
+
+static void flip_one(uint64_t offset, uint64_t tag)
+{
+    assert_int_equal(flip(offset, tag), 1);
+}
+
+/* The commits that are in the bucket are in the index, too: only then their blocks are clean.
+ * Nothing else tells from outside. The block is damaged for it, and comes again. */
+static void await_indexed(uint64_t offset, uint64_t tag)
+{
+    uint64_t errors = status().cache_errors;
+
+    flip_one(offset, tag);
+    await(check_pattern(offset, BLOCK, tag, true) == 0);
+    assert_true(status().cache_errors > errors);
+}
+
+/* A clean chunk of pattern 1. */
+static void put_clean(uint64_t offset)
+{
+    put(offset, CHUNK, 1);
+    assert_int_equal(volume_drain(volume), 0);
+    await_indexed(offset, 1);
+}
+
+static void begin_clean(void)
+{
+    cfg.compress = false;
+    create_and_attach(64 * MIB);
+    put_clean(0);
+}
+
+/* ------------------------------------------------------------------ clean blocks */
+
+static void test_a_clean_block_is_fetched_again(void **state)
+{
+    (void)state;
+    begin_clean();
+    uint64_t errors = status().cache_errors;
+    unsigned gets = mem.tries['G'];
+    flip_one(5 * BLOCK, 1);
+    assert_int_equal(check_pattern(0, CHUNK, 1, false), -EAGAIN);
+    assert_int_equal(status().cache_errors, errors + 1);
+    expect(0, CHUNK, 1);
+    assert_int_equal(mem.tries['G'], gets + 1);
+    expect(0, CHUNK, 1);
+    assert_int_equal(status().cache_errors, errors + 1);
+    flip_one(9 * BLOCK, 1);
+    expect(9 * BLOCK + 100, 50, 1); /* a part of it */
+    assert_int_equal(status().cache_errors, errors + 2);
+    expect(0, CHUNK, 1);
+    assert_int_equal(status().cache_errors, errors + 2);
+    assert_int_equal(detach(false), 0);
+}
+
+static void test_many_clean_blocks(void **state)
+{
+    (void)state;
+    begin_clean();
+    assert_int_equal(volume_discard(volume, 20 * BLOCK, BLOCK), 0); /* reads come in two runs */
+    assert_int_equal(volume_flush(volume), 0);
+    uint64_t errors = status().cache_errors;
+    for (unsigned block = 0; block < 64; block += 3)
+        assert_int_equal(flip(block * BLOCK, 1), 1);
+    expect(0, 20 * BLOCK, 1);
+    expect(21 * BLOCK, 43 * BLOCK, 1);
+    expect(20 * BLOCK, BLOCK, 0);
+    assert_int_equal(status().cache_errors, errors + 22);
+    for (unsigned block = 0; block < 64; block += 3)
+        assert_int_equal(flip(block * BLOCK, 1), 1);
+    uint8_t *all = malloc(CHUNK);
+    assert_int_equal(volume_read(volume, all, CHUNK, 0, true), 0); /* at once */
+    free(all);
+    assert_int_equal(status().cache_errors, errors + 44);
+    assert_int_equal(detach(false), 0);
+}
+
+static int read_chunk(void)
+{
+    return check_pattern(0, CHUNK, 1, true);
+}
+
+static void test_readers_of_the_same_damage(void **state)
+{
+    struct caller readers[6];
+
+    (void)state;
+    begin_clean();
+    for (int round = 0; round < 20; round++) {
+        for (unsigned block = 0; block < 64; block += 7)
+            assert_int_equal(flip(block * BLOCK, 1), 1);
+        for (int i = 0; i < 6; i++)
+            call(&readers[i], read_chunk);
+        for (int i = 0; i < 6; i++)
+            assert_int_equal(called(&readers[i]), 0);
+    }
+    assert_int_equal(detach(false), 0);
+}
+
+/* What was there is on both sides of the new bytes, also when it had to be fetched again. */
+static void test_writes_to_parts_of_clean_blocks(void **state)
+{
+    (void)state;
+    begin_clean();
+    put_clean(CHUNK);
+    uint64_t errors = status().cache_errors;
+    flip_one(60 * BLOCK, 1);
+    flip_one(67 * BLOCK, 1);
+    assert_int_equal(write_pattern(60 * BLOCK + 100, 7 * BLOCK, 2, false), -EAGAIN);
+    expect(61 * BLOCK, 6 * BLOCK, 1); /* nothing was written */
+    put(60 * BLOCK + 100, 7 * BLOCK, 2);
+    assert_int_equal(status().cache_errors, errors + 2);
+    flip_one(10 * BLOCK, 1);
+    put(10 * BLOCK + 1, 2, 2); /* within one */
+    assert_int_equal(status().cache_errors, errors + 3);
+    flip_one(11 * BLOCK, 1);
+    put(11 * BLOCK, BLOCK, 2); /* all of it: nobody reads the old bytes */
+    assert_int_equal(status().cache_errors, errors + 3);
+    for (int i = 0; i < 2; i++) {
+        expect(0, 10 * BLOCK + 1, 1);
+        expect(10 * BLOCK + 1, 2, 2);
+        expect(10 * BLOCK + 3, BLOCK - 3, 1);
+        expect(11 * BLOCK, BLOCK, 2);
+        expect(12 * BLOCK, 48 * BLOCK + 100, 1);
+        expect(60 * BLOCK + 100, 7 * BLOCK, 2);
+        expect(67 * BLOCK + 100, 61 * BLOCK - 100, 1);
+        assert_int_equal(detach(false), 0);
+        lose_cache();
+        attach();
+    }
+    assert_int_equal(detach(false), 0);
+}
+
+static void test_a_clean_end_keeps_the_sums(void **state)
+{
+    (void)state;
+    begin_clean();
+    assert_int_equal(detach(false), 0);
+    flip_one(5 * BLOCK, 1);
+    attach();
+    assert_int_equal(status().cached_bytes, CHUNK);
+    unsigned gets = mem.tries['G'];
+    expect(0, CHUNK, 1);
+    assert_int_equal(mem.tries['G'], gets + 1);
+    assert_int_equal(status().cache_errors, 1);
+    assert_int_equal(detach(false), 0);
+    attach();
+    flip_one(6 * BLOCK, 1); /* of these nothing was read: the sums are still those of before */
+    assert_int_equal(detach(false), 0);
+    attach();
+    expect(0, CHUNK, 1);
+    assert_int_equal(status().cache_errors, 1);
+    assert_int_equal(detach(false), 0);
+}
+
+/* ------------------------------------------------------------------ dirty blocks */
+
+static void test_a_dirty_block_is_an_error(void **state)
+{
+    (void)state;
+    begin_clean();
+    put(4 * BLOCK, 4 * BLOCK, 2);
+    uint64_t errors = status().cache_errors;
+    flip_one(5 * BLOCK, 2);
+    assert_int_equal(check_pattern(0, CHUNK, 1, true), -EIO);
+    assert_int_equal(check_pattern(5 * BLOCK + 5, 5, 2, true), -EIO);
+    assert_int_equal(write_pattern(5 * BLOCK + 5, 5, 3, true), -EIO);
+    assert_int_equal(status().cache_errors, errors + 3);
+    expect(0, 4 * BLOCK, 1);
+    expect(4 * BLOCK, BLOCK, 2);
+    expect(6 * BLOCK, 2 * BLOCK, 2);
+    assert_int_equal(status().state, VOLUME_OK);
+    put(5 * BLOCK, BLOCK, 3); /* all of it */
+    expect(5 * BLOCK, BLOCK, 3);
+    flip_one(7 * BLOCK, 2);
+    assert_int_equal(volume_discard(volume, 7 * BLOCK, BLOCK), 0);
+    expect(7 * BLOCK, BLOCK, 0);
+    assert_int_equal(detach(false), 0);
+    lose_cache();
+    attach();
+    expect(4 * BLOCK, BLOCK, 2);
+    expect(5 * BLOCK, BLOCK, 3);
+    expect(6 * BLOCK, BLOCK, 2);
+    expect(7 * BLOCK, BLOCK, 0);
+    assert_int_equal(detach(false), 0);
+}
+
+/* As a volume is that could not upload block 5 of pattern 2. */
+static void expect_damaged(void)
+{
+    assert_int_equal(volume_flush(volume), cfg.sync == SYNC_BUCKET ? -EIO : 0);
+    assert_int_equal(volume_drain(volume), -EIO);
+    assert_int_equal(status().state, VOLUME_DAMAGED);
+    assert_int_equal(volume_flush(volume), -EIO);
+    assert_int_equal(write_pattern(5 * BLOCK, BLOCK, 3, true), -EIO);
+    assert_int_equal(check_pattern(5 * BLOCK, BLOCK, 2, true), -EIO);
+    expect(0, 4 * BLOCK, 1);
+    expect(4 * BLOCK, BLOCK, 2);
+    expect(6 * BLOCK, 2 * BLOCK, 2);
+}
+
+/* Once with the flush that fails, then at every mount; until it is given up. */
+static void damaged_dirt(void)
+{
+    begin_clean();
+    put(4 * BLOCK, 4 * BLOCK, 2);
+    flip_one(5 * BLOCK, 2);
+    unsigned puts = mem.tries['P'];
+    expect_damaged();
+    assert_int_equal(mem.tries['P'], puts);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(detach(i == 0), i == 0 ? 0 : -EIO);
+        attach();
+        puts = mem.tries['P'];
+        if (cfg.sync == SYNC_BUCKET) /* nothing may be written to what rows vouch for */
+            assert_int_equal(volume_flush(volume), -EIO);
+        expect_damaged();
+        assert_int_equal(mem.tries['P'], puts);
+    }
+    assert_int_equal(detach(true), 0);
+    cfg.discard_local = true;
+    attach();
+    expect(0, CHUNK, 1);
+    put(0, CHUNK, 4);
+    assert_int_equal(detach(false), 0);
+}
+
+static void test_damage_is_never_uploaded(void **state)
+{
+    (void)state;
+    damaged_dirt();
+}
+
+static void test_damage_is_never_uploaded_later(void **state)
+{
+    (void)state;
+    cfg.sync = SYNC_CACHE;
+    damaged_dirt();
+}
+
+static void test_damage_while_unmounted(void **state)
+{
+    (void)state;
+    begin_clean();
+    put(4 * BLOCK, 4 * BLOCK, 2);
+    assert_int_equal(detach(true), 0);
+    flip_one(5 * BLOCK, 2);
+    attach();
+    expect_damaged();
+    assert_int_equal(detach(true), 0);
+}
+
+/* ------------------------------------------------------------------ blocks of a commit */
+
+static int flush(void)
+{
+    return volume_flush(volume);
+}
+
+/* A commit of pattern 1, more than a segment, of which only the first is packed: the only uploader
+ * hangs with it. */
+static void half_packed(struct caller *flusher)
+{
+    cfg.uploads = 1;
+    cfg.compress = false;
+    cfg.cache_bytes = 64 * MIB;
+    create_and_attach(64 * MIB);
+    put(0, 10 * MIB, 1);
+    mem_retry(&mem, script_hang, "P");
+    call(flusher, flush);
+    mem_await_hanging(&mem, 1);
+}
+
+static void expect_nothing_was_stored(void)
+{
+    assert_int_equal(detach(true), 0);
+    lose_cache();
+    attach();
+    expect(0, 10 * MIB, 0);
+    assert_int_equal(detach(false), 0);
+}
+
+static void test_old_bytes_that_a_commit_needs(void **state)
+{
+    struct caller flusher;
+
+    (void)state;
+    half_packed(&flusher);
+    flip_one(9 * MIB, 1);
+    assert_int_equal(check_pattern(9 * MIB, BLOCK, 1, true), -EIO);
+    assert_int_equal(status().state, VOLUME_OK);
+    assert_int_equal(write_pattern(9 * MIB, BLOCK, 2, true), -EIO); /* cannot save them */
+    assert_int_equal(status().state, VOLUME_DAMAGED);
+    mem_retry(&mem, NULL, NULL);
+    assert_int_equal(called(&flusher), -EIO);
+    expect_nothing_was_stored();
+}
+
+static void test_saved_bytes(void **state)
+{
+    struct caller flusher;
+
+    (void)state;
+    half_packed(&flusher);
+    put(9 * MIB, BLOCK, 2);
+    flip_one(9 * MIB, 1); /* the copy */
+    expect(9 * MIB, BLOCK, 2);
+    mem_retry(&mem, NULL, NULL);
+    assert_int_equal(called(&flusher), -EIO);
+    assert_int_equal(status().state, VOLUME_DAMAGED);
+    expect(9 * MIB, BLOCK, 2);
+    expect_nothing_was_stored();
+}
+
+/* Packed, and not in the index yet: the bucket will have it. */
+static void test_bytes_on_their_way(void **state)
+{
+    struct caller flusher;
+
+    (void)state;
+    half_packed(&flusher);
+    flip_one(MIB, 1);
+    assert_int_equal(check_pattern(MIB, BLOCK, 1, true), -EIO);
+    assert_int_equal(write_pattern(MIB + 5, 5, 2, true), -EIO);
+    mem_retry(&mem, NULL, NULL);
+    assert_int_equal(called(&flusher), 0);
+    await(check_pattern(MIB, BLOCK, 1, true) == 0);
+    assert_int_equal(status().state, VOLUME_OK);
+    expect(0, 10 * MIB, 1);
+    assert_int_equal(detach(false), 0);
+}
+
+/* ------------------------------------------------------------------ killed */
+
+/* What is in the cache directory now is what the next attach() finds. */
+static void kill_daemon(void)
+{
+    static const char *const names[] = {"index.db", "index.db-wal", "slots", "unsynced"};
+    char from[512], to[512], command[1100];
+
+    for (int back = 0; back < 2; back++) {
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+            path_in(from, cache_dir, names[i]);
+            snprintf(to, sizeof to, "%s/%s", cache_dir, names[i]);
+            if (access(back ? to : from, F_OK) < 0)
+                continue;
+            snprintf(command, sizeof command, "cp --sparse=always %s %s", back ? to : from,
+                     back ? from : to);
+            assert_int_equal(system(command), 0);
+        }
+        if (!back)
+            detach(true);
+    }
+}
+
+/* Blocks that were written again after the flush that recorded them: new or old, never an error. */
+static void test_killed_with_newer_blocks(void **state)
+{
+    (void)state;
+    cfg.sync = SYNC_CACHE;
+    begin_clean();
+    put(4 * BLOCK, 4 * BLOCK, 2);
+    assert_int_equal(detach(true), 0);
+    attach(); /* with the sums of these */
+    expect(4 * BLOCK, 4 * BLOCK, 2);
+    put(4 * BLOCK, 4 * BLOCK, 3);
+    kill_daemon();
+    attach();
+    expect(4 * BLOCK, 4 * BLOCK, 3);
+    assert_int_equal(status().cache_errors, 0);
+    flip_one(5 * BLOCK, 3); /* from the first reader on they are watched */
+    assert_int_equal(check_pattern(5 * BLOCK, BLOCK, 3, true), -EIO);
+    assert_int_equal(detach(true), 0);
+}
+
+/* In bucket mode nothing is written to blocks that rows call dirty: their sums stay right. */
+static void test_killed_with_damaged_blocks(void **state)
+{
+    (void)state;
+    begin_clean();
+    put(4 * BLOCK, 4 * BLOCK, 2);
+    assert_int_equal(detach(true), 0);
+    attach();
+    flip_one(5 * BLOCK, 2);
+    kill_daemon();
+    attach();
+    expect_damaged();
+    kill_daemon();
+    attach();
+    expect_damaged();
+    assert_int_equal(detach(true), 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, volume_setup, volume_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_a_clean_block_is_fetched_again),
+        TEST(test_many_clean_blocks),
+        TEST(test_readers_of_the_same_damage),
+        TEST(test_writes_to_parts_of_clean_blocks),
+        TEST(test_a_clean_end_keeps_the_sums),
+        TEST(test_a_dirty_block_is_an_error),
+        TEST(test_damage_is_never_uploaded),
+        TEST(test_damage_is_never_uploaded_later),
+        TEST(test_damage_while_unmounted),
+        TEST(test_old_bytes_that_a_commit_needs),
+        TEST(test_saved_bytes),
+        TEST(test_bytes_on_their_way),
+        TEST(test_killed_with_newer_blocks),
+        TEST(test_killed_with_damaged_blocks),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
