@@ -320,6 +320,7 @@ static void close_it(struct life *l)
     if (l->era)
         era_completed(l->era, completed);
     l->doing = "closing";
+    l->closing = true;
     l->closed = volume_close(l->volume, l->keep_local);
     run_say("host %d: closed%s: %s", l->host->number, l->keep_local ? ", keeping local data" : "",
             strerror(-l->closed));
@@ -382,9 +383,10 @@ void life_forget(struct life *l, bool crashed)
     struct host *h = l->host;
 
     h->life = NULL;
-    if (crashed)
+    if (crashed) {
         h->ending = CRASHED;
-    else if (l->opened == 0 && l->verified)
+        h->local = h->local || l->closing; /* it may have recorded what it could not upload */
+    } else if (l->opened == 0 && l->verified)
         h->ending = l->closed == 0 ? (l->keep_local ? KEPT_LOCAL : DRAINED) : CRASHED;
     if (!crashed && l->opened == 0 && l->verified) {
         h->local = h->ending != DRAINED;

@@ -32,7 +32,7 @@ struct life {
     struct store *store;
     struct volume *volume;
     struct era *era;
-    bool verified, over;
+    bool verified, closing, over;
     int opened, closed; /* what open and close said; 1: not yet */
     bool interrupted;   /* volume_stop() was called */
     const char *doing;
