@@ -29,6 +29,9 @@ STORE   := $(call src,store)
 CACHE   := $(call src,cache)
 FUSE    := $(call src,fuse)
 UNIT    := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_*.c))
+# The daemon's threads have small stacks (fuse/daemon.c).
+$(STORE) $(CACHE) $(FUSE): WARN += $(if $(SAN),,-Wframe-larger-than=20000)
+
 # The simulation: the engine with small limits, and its threads, files and time replaced by the linker.
 SIM     := $(patsubst %.c,$(B)/sim/%.o,$(wildcard store/*.c cache/*.c tests/sim/*.c))
 SIMWRAP := pthread_create pthread_join pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock \

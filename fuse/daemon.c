@@ -17,15 +17,18 @@
 #ifndef MCL_ONFAULT
 #define MCL_ONFAULT 4
 #endif
+#ifndef MADV_POPULATE_WRITE /* Linux 5.14 */
+#define MADV_POPULATE_WRITE 23
+#endif
 
 enum {
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) /* they need more of it */
     STACK_BYTES = 1 << 20,
 #else
-    STACK_BYTES = 128 << 10,
+    STACK_BYTES = 64 << 10,
 #endif
     HEAP_LARGEST_BYTES = 32 << 20, /* what is larger is mapped on its own, and not kept */
-    HEAP_RESERVE_BYTES = 6 << 20,
+    HEAP_RESERVE_BYTES = 4 << 20,
     HEAP_KEEP_BYTES = 64 << 20, /* given back to the system only beyond this */
 };
 
@@ -40,14 +43,24 @@ static void prepare_heap(void)
 #endif
 }
 
-/* Memory for what will be allocated later, when it might be our own work that memory waits for. */
-static void touch_reserve(void)
+/* The pages of all stacks, and of some heap for later: when they are needed it might be our own work
+ * that memory waits for. */
+static void touch_memory(void)
 {
-    char *reserve = malloc(HEAP_RESERVE_BYTES);
+    FILE *maps = fopen("/proc/self/maps", "re");
+    unsigned long from, to, inode;
+    char line[512], mode[5];
 
-    if (reserve)
-        for (size_t i = 0; i < HEAP_RESERVE_BYTES; i += 4096)
-            ((volatile char *)reserve)[i] = 1;
+    while (maps && fgets(line, sizeof line, maps))
+        if (sscanf(line, "%lx-%lx %4s %*s %*s %lu", &from, &to, mode, &inode) == 4 &&
+            strcmp(mode, "rw-p") == 0 && inode == 0 && !strstr(line, "[heap]") &&
+            madvise((void *)from, to - from, MADV_POPULATE_WRITE) < 0)
+            msg_debug("memory at %lx: %s", from, strerror(errno));
+    if (maps)
+        fclose(maps);
+    char *reserve = malloc(HEAP_RESERVE_BYTES);
+    for (size_t i = 0; reserve && i < HEAP_RESERVE_BYTES; i += 4096)
+        ((volatile char *)reserve)[i] = 1;
     free(reserve);
 }
 
@@ -74,7 +87,7 @@ void daemon_lock_memory(void)
 {
     struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
 
-    touch_reserve();
+    touch_memory();
     if (geteuid() == 0)
         (void)setrlimit(RLIMIT_MEMLOCK, &all);
     /* On fault: without it each library's every page would be brought in. */

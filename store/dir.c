@@ -225,12 +225,12 @@ static int write_piece(int fd, const uint8_t *piece, size_t n, off_t at)
  * and a daemon that must upload for memory to be freed should not need memory for that. */
 static int write_all(int fd, const void *data, size_t len)
 {
-    _Alignas(DIRECT_ALIGN) uint8_t piece[DIRECT_BYTES];
+    scope_free uint8_t *piece = aligned_alloc(DIRECT_ALIGN, DIRECT_BYTES);
     bool direct = fcntl(fd, F_SETFL, O_DIRECT) == 0;
-    int r = 0;
+    int r = piece ? 0 : -ENOMEM;
 
-    for (size_t at = 0; at < len && r == 0; at += sizeof piece) {
-        size_t n = MIN(sizeof piece, len - at), padded = ROUND_UP(n, (size_t)DIRECT_ALIGN);
+    for (size_t at = 0; at < len && r == 0; at += DIRECT_BYTES) {
+        size_t n = MIN((size_t)DIRECT_BYTES, len - at), padded = ROUND_UP(n, (size_t)DIRECT_ALIGN);
         memcpy(piece, (const uint8_t *)data + at, n);
         memset(piece + n, 0, padded - n);
         r = write_piece(fd, piece, padded, (off_t)at);

@@ -95,18 +95,21 @@ static int seal(struct s3 *s3, struct s3_call *call, struct envelope *e)
 
 int s3_call_send(struct s3 *s3, struct s3_call *call, struct store_error *err)
 {
-    struct envelope e = {.nheaders = 0};
-    int r;
+    scope_free struct envelope *e = calloc(1, sizeof *e); /* stacks are small */
+    int r = e ? 0 : -ENOMEM;
 
     call->wall_s = s3->clock->wall_ms() / 1000;
-    credentials_get(s3->credentials, &e.keys);
-    r = seal(s3, call, &e);
+    if (!r) {
+        credentials_get(s3->credentials, &e->keys);
+        r = seal(s3, call, e);
+    }
     if (!r)
         http_do(s3->http,
-                &(struct http_request){call->method, e.url, e.lines, e.nheaders, call->body,
+                &(struct http_request){call->method, e->url, e->lines, e->nheaders, call->body,
                                        call->body_len, call->on_body, call->ctx},
                 &call->answer);
-    credentials_wipe(&e.keys);
+    if (e)
+        credentials_wipe(&e->keys);
     return r ? s3error(err, r, STORE_FINAL, "the request to %s cannot be signed: %s",
                        s3->place.endpoint, strerror(-r))
              : 0;

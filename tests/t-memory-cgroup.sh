@@ -1,7 +1,9 @@
 #!/bin/bash
+# stores: s3d
 # limit: 300
 # Daemon and writer, ext4 on a loop device, in one memory cgroup of 192 MiB: 1 GiB is written and
-# synced without a deadlock or an out-of-memory kill.
+# synced without a deadlock or an out-of-memory kill. The store is outside of it: what a directory's file
+# system allocates is not ours to reserve.
 . "$(dirname "$0")/lib/common.sh"
 need mkfs.ext4
 need_fs ext4

@@ -270,11 +270,9 @@ static void *client_main(void *arg)
         int r = do_something(c);
         if (r < 0) {
             judge_error(l, "a client", r);
-            if (r != -ETIMEDOUT || l->era->ops[c->number] == NULL)
-                break;
-            size_t n = l->era->nops[c->number];
-            if (n > 0 && !l->era->ops[c->number][n - 1].ended)
-                break; /* what became of it nobody knows */
+            if (!era_failed(l->era, c->number) && r == -ETIMEDOUT)
+                continue; /* a flush: the next one has to hold what it did not */
+            break;
         }
     }
     return NULL;
@@ -307,6 +305,8 @@ static void judge_open(struct life *l)
         l->host->forked = true;
     else if (l->opened == -ESTALE)
         sim_fail("host %d: refused as a fork, though it has nothing of its own", l->host->number);
+    else if (run.disk_faults && (l->opened == -EIO || l->opened == -ENOSPC))
+        return;
     else if (l->opened == -EBADMSG)
         sim_fail("host %d: the bucket or the cache is called damaged", l->host->number);
     else if (!weather_bad && l->opened != -EBUSY)

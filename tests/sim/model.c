@@ -88,6 +88,15 @@ void era_end(struct era *e, int c)
     e->ops[c][e->nops[c] - 1].ended = ++model.ticks;
 }
 
+bool era_failed(struct era *e, int c)
+{
+    struct sim_op *last = e->nops[c] ? &e->ops[c][e->nops[c] - 1] : NULL;
+
+    if (!last || last->ended)
+        return false;
+    return last->failed = true;
+}
+
 void era_completed(const struct era *e, size_t ret[CLIENTS_MAX])
 {
     for (unsigned c = 0; c < model_clients; c++) {
@@ -111,7 +120,8 @@ static void apply(uint32_t *state, const struct sim_op *op)
         state[s] = op->generation;
 }
 
-/* Sectors of the client that differ; those that a clearing under way may have reached do not. */
+/* Sectors of the client that differ; those do not that an operation may have reached in part: one
+ * that failed, or a large clearing under way. */
 static size_t differences(const uint32_t *state, const uint32_t *found, int c,
                           const struct sim_op *under_way, uint32_t *ret_example)
 {
@@ -120,7 +130,8 @@ static size_t differences(const uint32_t *state, const uint32_t *found, int c,
     for (uint32_t s = 0; s < SECTORS_MAX; s++) {
         if (state[s] == found[s] || model.owner[s] != c)
             continue;
-        if (under_way && under_way->kind == OP_CLEAR_LOOSELY && found[s] == 0 &&
+        if (under_way && (under_way->failed || under_way->kind == OP_CLEAR_LOOSELY) &&
+            under_way->kind != OP_GROW && found[s] == under_way->generation &&
             s >= under_way->first && s < under_way->first + under_way->n)
             continue;
         if (wrong++ == 0)

@@ -31,6 +31,7 @@ struct sim_op {
     uint32_t first, n; /* sectors; OP_GROW: n is the new size */
     uint32_t generation;
     uint64_t began, ended; /* 0: it has not, or it failed */
+    bool failed;           /* as on every disk, it may have taken effect in part */
 };
 
 struct era {
@@ -65,6 +66,8 @@ struct era *era_new(struct era *before, int host, uint64_t epoch, const uint32_t
                     uint32_t sectors);
 struct sim_op *era_begin(struct era *e, int client, enum op_kind kind, uint32_t first, uint32_t n);
 void era_end(struct era *e, int client);
+/* The client's last operation, if it has not ended, never will; false: it has. */
+bool era_failed(struct era *e, int client);
 /* What all that has ended until now amounts to; for a flush that begins. */
 void era_completed(const struct era *e, size_t ret[CLIENTS_MAX]);
 /* That flush was acknowledged. Ends the simulation if a later attachment did not find it. */

@@ -65,6 +65,14 @@ static void choose_weather(void)
 
     weather = kinds[kind];
     run.calm = kind <= 1;
+    run.disk_faults = sim_chance(1, 5);
+}
+
+/* A bad disk is bad for a while. */
+static void choose_disk(const struct host *h)
+{
+    if (run.disk_faults)
+        disk_fail_one_in(h->dir, sim_chance(1, 2) ? 0 : 10 + (unsigned)sim_below(2000));
 }
 
 static struct volume_config choose_config(const struct host *h)
@@ -98,6 +106,7 @@ static void start_life(struct host *h)
         h->ending = FRESH;
     }
     struct volume_config c = choose_config(h);
+    choose_disk(h);
     if (c.discard_local)
         h->local = false;
     (void)life_start(h, &c, 10 + (unsigned)sim_below(100), sim_chance(1, 3));
