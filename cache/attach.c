@@ -174,12 +174,14 @@ static void describe_us(char *who, size_t size_bytes)
 }
 
 /* The nonce is on the disk before the claim is in the bucket: else, after a crash in between, our
- * own claim would look like somebody else's. */
+ * own claim would look like somebody else's. One whose claim has not been seen is used again: that
+ * claim may still be under way. */
 static int claim(struct volume *v, struct catchup *c)
 {
+    static const uint8_t none[UUID_BYTES];
     struct index_meta meta;
     char who[WHO_BYTES];
-    int r;
+    int r = 0;
 
     index_get_meta(v->index, &meta);
     if (is_ours(&meta, &c->pos))
@@ -188,7 +190,9 @@ static int claim(struct volume *v, struct catchup *c)
         meta.local_blocks = 0;
     if (v->cfg.discard_local)
         meta.local_blocks = 0;
-    r = random_bytes(meta.pending_nonce, UUID_BYTES);
+    if (memcmp(meta.pending_nonce, none, UUID_BYTES) == 0 ||
+        memcmp(meta.pending_nonce, meta.own_nonce, UUID_BYTES) == 0)
+        r = random_bytes(meta.pending_nonce, UUID_BYTES);
     meta.clean = false; /* slots are about to change */
     if (r == 0)
         r = index_put_meta(v->index, &meta);

@@ -43,8 +43,8 @@ static void prepare_heap(void)
 #endif
 }
 
-/* The pages of all stacks, and of some heap for later: when they are needed it might be our own work
- * that memory waits for. */
+/* The pages of all stacks, and of some heap for later: when they are needed it might be our own
+ * work that memory waits for. */
 static void touch_memory(void)
 {
     FILE *maps = fopen("/proc/self/maps", "re");

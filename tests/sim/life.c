@@ -301,8 +301,10 @@ static void judge_open(struct life *l)
     bool weather_bad = !run.calm;
 
     run_say("host %d: opening: %s", l->host->number, strerror(-l->opened));
-    if (l->opened == -ESTALE && l->host->local)
+    if (l->opened == -ESTALE && l->host->local && !run.alone)
         l->host->forked = true;
+    else if (l->opened == -ESTALE && run.alone)
+        sim_fail("host %d: refused as a fork, though nobody else ever attached", l->host->number);
     else if (l->opened == -ESTALE)
         sim_fail("host %d: refused as a fork, though it has nothing of its own", l->host->number);
     else if (run.disk_faults && (l->opened == -EIO || l->opened == -ENOSPC))

@@ -43,6 +43,7 @@ struct run {
     bool verbose;
     bool calm; /* nothing fails */
     bool disk_faults;
+    bool alone;         /* one host */
     struct era *newest; /* by epoch */
 };
 extern struct run run;

@@ -66,6 +66,7 @@ static void choose_weather(void)
     weather = kinds[kind];
     run.calm = kind <= 1;
     run.disk_faults = sim_chance(1, 5);
+    run.alone = sim_chance(1, 4);
 }
 
 /* A bad disk is bad for a while. */
@@ -170,7 +171,7 @@ static void live(struct host *hosts)
     int lives = 2 + (int)sim_below(6);
 
     while (lives > 0) {
-        struct host *h = &hosts[sim_below(HOSTS)];
+        struct host *h = &hosts[run.alone ? 0 : sim_below(HOSTS)];
         collect(&hosts[0]);
         collect(&hosts[1]);
         struct host *other = &hosts[1 - h->number];
