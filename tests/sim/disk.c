@@ -317,6 +317,35 @@ void disk_remove_all(const char *dir)
             file_remove(f, true);
 }
 
+/* Something that is there: a page with bytes. */
+static uint8_t *some_byte(struct file *f, uint64_t *ret_at)
+{
+    for (int tries = 0; tries < 100 && f->now.size > 0; tries++) {
+        *ret_at = sim_below(f->now.size);
+        size_t i = *ret_at / PAGE;
+        if (i < f->now.npages && f->now.pages[i])
+            return f->now.pages[i] + *ret_at % PAGE;
+    }
+    return NULL;
+}
+
+bool disk_flip(const char *dir, const char *name)
+{
+    for (struct file *f = disk.files; f; f = f->next) {
+        const char *slash = strrchr(f->path, '/');
+        uint8_t *byte, bit = (uint8_t)(1U << sim_below(8));
+        uint64_t at;
+        if (f->removed || !below(f->path, dir) || strcmp(slash + 1, name) != 0 ||
+            !(byte = some_byte(f, &at)))
+            continue;
+        *byte ^= bit;
+        if (at / PAGE < f->synced.npages && f->synced.pages[at / PAGE])
+            f->synced.pages[at / PAGE][at % PAGE] ^= bit;
+        return true;
+    }
+    return false;
+}
+
 void disk_start(void)
 {
     vfs_start();

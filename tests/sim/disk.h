@@ -31,4 +31,8 @@ void disk_remove_all(const char *dir);
  */
 void disk_fail_one_in(const char *dir, unsigned n);
 
+/* A bit of a file below `dir` of this name is another now, in the disk's view too. False: it has
+ * none. */
+bool disk_flip(const char *dir, const char *name);
+
 #endif

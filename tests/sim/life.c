@@ -54,6 +54,8 @@ static void judge_error(struct life *l, const char *what, int r)
         return;
     if (run.disk_faults && (r == -EIO || r == -ENOSPC))
         return;
+    if (run.rot && r == -EIO)
+        return;
     sim_fail("host %d: %s: %s, without a reason (state %d)", l->host->number, what, strerror(-r),
              (int)state);
 }
@@ -307,6 +309,8 @@ static void judge_open(struct life *l)
         sim_fail("host %d: refused as a fork, though nobody else ever attached", l->host->number);
     else if (l->opened == -ESTALE)
         sim_fail("host %d: refused as a fork, though it has nothing of its own", l->host->number);
+    else if (run.rot && l->opened == -EIO)
+        l->host->forked = true; /* what is lost has to be given up */
     else if (run.disk_faults && (l->opened == -EIO || l->opened == -ENOSPC))
         return;
     else if (l->opened == -EBADMSG)

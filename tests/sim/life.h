@@ -44,6 +44,7 @@ struct run {
     bool calm; /* nothing fails */
     bool disk_faults;
     bool alone;         /* one host */
+    bool rot;           /* slots go bad */
     struct era *newest; /* by epoch */
 };
 extern struct run run;

@@ -67,6 +67,7 @@ static void choose_weather(void)
     run.calm = kind <= 1;
     run.disk_faults = sim_chance(1, 5);
     run.alone = sim_chance(1, 4);
+    run.rot = !run.disk_faults && sim_chance(1, 6);
 }
 
 /* A bad disk is bad for a while. */
@@ -85,7 +86,8 @@ static struct volume_config choose_config(const struct host *h)
     c.cache_bytes = 4 << 20;
     c.dirty_bytes = sim_chance(1, 2) ? 1 << 20 : 2 << 20;
     c.readahead_bytes = sim_chance(1, 2) ? 1 << 20 : 0;
-    c.sync = sim_chance(1, 2) ? SYNC_CACHE : SYNC_BUCKET;
+    /* after a crash in cache mode the slots are believed as they are, rotten or not */
+    c.sync = !run.rot && sim_chance(1, 2) ? SYNC_CACHE : SYNC_BUCKET;
     c.timeout_ms = sim_chance(1, 4) ? 1000 + (int64_t)sim_below(60000) : STORE_FOREVER;
     c.writeback_ms = 100 + (int64_t)sim_below(10000);
     c.compress = sim_chance(1, 4);
@@ -130,6 +132,13 @@ static void collect(struct host *h)
 {
     if (h->life && h->life->over)
         life_forget(h->life, false);
+}
+
+static void rot(const struct host *h)
+{
+    for (int n = run.rot ? 1 + (int)sim_below(300) : 0; n > 0; n--)
+        if (disk_flip(h->dir, "slots"))
+            run_say("host %d: a bit of its slots rots", h->number);
 }
 
 static void befall(struct host *h)
@@ -178,6 +187,8 @@ static void live(struct host *hosts)
         bool alone = !other->life;
         /* what is uploaded before it was read the model does not know */
         bool unknown = !alone && (life_unknown(h) || life_unknown(other));
+        if (!h->life && sim_chance(1, 4))
+            rot(h);
         if (!h->life && (alone || (!unknown && sim_chance(1, 4)))) {
             start_life(h);
             lives--;
