@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+enum { BUSY_TRIES = 10, BUSY_PAUSE_MS = 100 };
+
 static int not_mounted(const char *path)
 {
     return msg_error(-ENODEV, "%s: is not a mounted volume", path);
@@ -123,11 +125,16 @@ static int umount_dead(const char *path)
                      path);
 }
 
+/* A loop device goes a moment after `losetup -d` has returned. */
 static int refuse_if_busy(const char *path)
 {
     char loops[256];
 
     mountpoint_loops(path, loops, sizeof loops);
+    for (int i = 0; *loops && i < BUSY_TRIES; i++) {
+        poll(NULL, 0, BUSY_PAUSE_MS);
+        mountpoint_loops(path, loops, sizeof loops);
+    }
     if (!*loops)
         return 0;
     return msg_error(-EBUSY,
@@ -178,8 +185,8 @@ static int detach(const char *path)
 {
     int r = mountpoint_detach(path, false);
 
-    for (int i = 0; r == -EBUSY && i < 10; i++) {
-        poll(NULL, 0, 100);
+    for (int i = 0; r == -EBUSY && i < BUSY_TRIES; i++) {
+        poll(NULL, 0, BUSY_PAUSE_MS);
         r = mountpoint_detach(path, false);
     }
     return r;
