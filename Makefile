@@ -73,7 +73,7 @@ $(B)/tests/sim: LDFLAGS += $(SIMWRAP:%=-Wl,--wrap=%)
 
 $(B)/s3vol $(UNIT) $(TOOLS) $(S3D) $(B)/tests/sim:
 	$(call say,LD,$@)
-	$(Q)$(CC) $(ALLCFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS)
+	$(Q)mkdir -p $(@D) && $(CC) $(ALLCFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS)
 
 $(B)/%.a:
 	$(call say,AR,$@)

@@ -249,7 +249,8 @@ int file_sync(struct file *f, uint64_t upto)
         free(f->changes[i].bytes);
     }
     f->nchanges -= n;
-    memmove(f->changes, f->changes + n, f->nchanges * sizeof *f->changes);
+    if (n > 0)
+        memmove(f->changes, f->changes + n, f->nchanges * sizeof *f->changes);
     return 0;
 }
 
