@@ -14,7 +14,7 @@ for round in 1 2 3 4; do
         echo "$n" >>"$T/note"
     done &
     writer=$!
-    wait_for 30 eval "[ \$(wc -l <'$T/note') -ge $((round * 60)) ]"
+    wait_for 30 eval "[ \$(wc -l <'$T/note') -ge $((round * 20)) ]"
     kill_daemon
     wait $writer || :
     mount_volume --sync cache
