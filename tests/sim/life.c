@@ -113,6 +113,34 @@ static void judge(struct life *l, const uint32_t *found, uint32_t sectors, uint6
         run.newest = l->era;
 }
 
+/* Holes are zeros, and what is not zero is counted as allocated. */
+static void check_holes(struct life *l, const uint32_t *found, uint32_t sectors)
+{
+    uint64_t size = (uint64_t)sectors * SECTOR_BYTES, hole = 0, data, blocks = 0;
+
+    while (hole < size) {
+        int r = volume_seek(l->volume, hole, true, &data);
+        if (r < 0 && r != -ENXIO)
+            return;
+        data = r == -ENXIO ? size : data;
+        for (uint64_t s = hole / SECTOR_BYTES; s < data / SECTOR_BYTES; s++)
+            if (found[s])
+                sim_fail("host %d: sector %" PRIu64 " is said to be in a hole, and is not zero",
+                         l->host->number, s);
+        if (data == size || volume_seek(l->volume, data, false, &hole) < 0)
+            break;
+    }
+    for (uint32_t s = 0; s < sectors; s += 8)
+        for (uint32_t i = s; i < MIN(s + 8, sectors); i++)
+            if (found[i]) {
+                blocks++;
+                break;
+            }
+    if (volume_allocated_bytes(l->volume) < blocks * 4096)
+        sim_fail("host %d: %" PRIu64 " blocks are not zero, but only %" PRIu64 " bytes allocated",
+                 l->host->number, blocks, volume_allocated_bytes(l->volume));
+}
+
 static bool verify(struct life *l)
 {
     uint32_t sectors = (uint32_t)(volume_size_bytes(l->volume) / SECTOR_BYTES);
@@ -125,6 +153,8 @@ static bool verify(struct life *l)
         good = false; /* a later one was quicker: nobody works on this one any more */
     if (good)
         judge(l, found, sectors, st.epoch);
+    if (good)
+        check_holes(l, found, sectors);
     free(found);
     return good;
 }
@@ -319,6 +349,18 @@ static void judge_open(struct life *l)
         sim_fail("host %d: cannot attach: %s", l->host->number, strerror(-l->opened));
 }
 
+/* Everything is in the bucket, and nobody does anything. */
+static void check_quiet(struct life *l)
+{
+    if (volume_drain(l->volume) < 0)
+        return;
+    sched_sleep_us(INT64_C(120000000)); /* a checkpoint may follow */
+    uint64_t before = bucket_requests();
+    sched_sleep_us(INT64_C(36000000000));
+    if (bucket_requests() != before)
+        sim_fail("%" PRIu64 " requests in ten idle hours", bucket_requests() - before);
+}
+
 static void close_it(struct life *l)
 {
     size_t completed[CLIENTS_MAX];
@@ -355,6 +397,8 @@ static void *life_main(void *arg)
     l->doing = "working";
     if (l->verified)
         let_work(l);
+    if (l->last)
+        check_quiet(l);
     close_it(l);
     l->over = true;
     return NULL;

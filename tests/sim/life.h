@@ -26,6 +26,7 @@ struct life {
     int machine;
     struct volume_config config;
     bool keep_local; /* when it ends by itself */
+    bool last;       /* nobody else is left */
     unsigned operations;
     /* set by it */
     struct task *task;

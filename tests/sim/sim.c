@@ -241,6 +241,7 @@ static void last_life(void)
     c.sync = SYNC_BUCKET;
     c.timeout_ms = STORE_FOREVER;
     struct life *l = life_start(&h, &c, 5, false);
+    l->last = true;
     while (!l->over)
         sched_sleep_us(SECOND);
     if (l->opened < 0 || !l->verified || l->closed < 0)
