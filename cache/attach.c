@@ -179,11 +179,12 @@ static void describe_us(char *who, size_t size_bytes)
 static int claim(struct volume *v, struct catchup *c)
 {
     static const uint8_t none[UUID_BYTES];
-    struct index_meta meta;
+    struct index_meta meta, before;
     char who[WHO_BYTES];
     int r = 0;
 
     index_get_meta(v->index, &meta);
+    before = meta;
     if (is_ours(&meta, &c->pos))
         memcpy(meta.own_nonce, c->pos.nonce, UUID_BYTES); /* pending no longer */
     else
@@ -193,8 +194,8 @@ static int claim(struct volume *v, struct catchup *c)
     if (memcmp(meta.pending_nonce, none, UUID_BYTES) == 0 ||
         memcmp(meta.pending_nonce, meta.own_nonce, UUID_BYTES) == 0)
         r = random_bytes(meta.pending_nonce, UUID_BYTES);
-    meta.clean = false; /* slots are about to change */
-    if (r == 0)
+    meta.clean = false;                                     /* slots are about to change */
+    if (r == 0 && memcmp(&meta, &before, sizeof meta) != 0) /* else a writer may be quicker again */
         r = index_put_meta(v->index, &meta);
     if (r < 0)
         return r;
@@ -207,23 +208,33 @@ static int claim(struct volume *v, struct catchup *c)
     return r == 0 ? index_put_meta(v->index, &meta) : r;
 }
 
-static int take_over(struct volume *v, struct catchup *c)
+/* One try. -EAGAIN: somebody went on, or cleaned up, meanwhile. `*list`: begin with a listing. */
+static int try_to_take_over(struct volume *v, struct catchup *c, bool *list)
 {
     uint64_t again = 0;
+    int r = *list ? catchup(v->log, v->index, ATTACH_PATIENCE_MS, c)
+                  : catchup_follow(v->log, v->index, ATTACH_PATIENCE_MS, c);
+
+    *list = r == -ENOENT;
+    if (r == 0)
+        r = check_fork(v, c);
+    if (r == 0)
+        r = claim(v, c);
+    if (r < 0)
+        return r == -ENOENT ? -EAGAIN : r;
+    r = checkpoint_newest(v->log, &again, ATTACH_PATIENCE_MS);
+    /* a newer one means that what looked missing may have been deleted */
+    *list = true;
+    return r == 0 && again > c->checkpoint ? -EAGAIN : r;
+}
+
+static int take_over(struct volume *v, struct catchup *c)
+{
+    bool list = true;
     int r = -EAGAIN;
 
-    for (int tries = 0; r == -EAGAIN && tries < CLAIM_TRIES; tries++) {
-        r = catchup(v->log, v->index, ATTACH_PATIENCE_MS, c);
-        if (r == 0)
-            r = check_fork(v, c);
-        if (r == 0)
-            r = claim(v, c);
-        if (r == 0)
-            r = checkpoint_newest(v->log, &again, ATTACH_PATIENCE_MS);
-        /* a newer one means that what looked missing may have been deleted */
-        if (r == -ENOENT || (r == 0 && again > c->checkpoint))
-            r = -EAGAIN;
-    }
+    for (int tries = 0; r == -EAGAIN && tries < CLAIM_TRIES; tries++)
+        r = try_to_take_over(v, c, &list);
     if (r == -EAGAIN)
         return msg_error(-EBUSY, "%s: another machine is writing to it all the time; unmount there",
                          store_url(v->store));

@@ -52,3 +52,10 @@ int catchup(struct log *log, struct index *ix, int64_t patience_ms, struct catch
         r = load_checkpoint(log, ix, patience_ms, ret);
     return r == 0 ? log_replay(log, &ret->pos, apply, &x, patience_ms, &ret->missing) : r;
 }
+
+int catchup_follow(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *c)
+{
+    struct context x = {ix, c};
+
+    return log_follow(log, &c->pos, apply, &x, patience_ms, &c->missing);
+}

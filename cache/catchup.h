@@ -16,4 +16,7 @@ struct catchup {
  * start over. */
 int catchup(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *ret_catchup);
 
+/* A writer went on meanwhile: takes in what it stored since, without listing anything. */
+int catchup_follow(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *catchup);
+
 #endif

@@ -52,6 +52,11 @@ typedef int log_apply_fn(void *ctx, const struct header *last, const struct entr
 int log_replay(struct log *log, struct log_position *pos, log_apply_fn *apply, void *ctx,
                int64_t patience_ms, uint64_t *ret_missing);
 
+/* The same, without a listing: number by number up to the first missing one, and nothing is between
+ * that and the return. For who is close behind a writer that goes on. */
+int log_follow(struct log *log, struct log_position *pos, log_apply_fn *apply, void *ctx,
+               int64_t patience_ms, uint64_t *ret_missing);
+
 /* Reads one object's header and table. `*ret_entries` is malloc'ed (NULL for a claim). Damage is
  * reported. -ENOENT silently. */
 int log_read(struct log *log, uint64_t seq, struct header *ret_header, struct entry **ret_entries,
@@ -67,8 +72,8 @@ int log_describe_claim(struct log *log, uint64_t claim, char *buf, size_t size_b
 
 /* Claims the number `missing`, with a new nonce that the caller has made durable before (in
  * claim_nonce); `who` names this machine for messages. 0: the log is ours, *pos is after the claim.
- * -EAGAIN: a segment appeared there; replay and try again. -EBUSY, with a message: somebody else
- * attached at this moment. */
+ * -EAGAIN: a segment appeared there; log_follow() and try again. -EBUSY, with a message: somebody
+ * else attached at this moment. */
 int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
               const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms);
 

@@ -262,3 +262,21 @@ int log_replay(struct log *log, struct log_position *pos, log_apply_fn *apply, v
     free(rp.entries);
     return r;
 }
+
+int log_follow(struct log *log, struct log_position *pos, log_apply_fn *apply, void *ctx,
+               int64_t patience_ms, uint64_t *ret_missing)
+{
+    struct replay rp = {.log = log, .pos = pos, .expect = pos->next, .apply = apply, .ctx = ctx};
+    int r = 0;
+
+    while (r == 0) {
+        scope_free struct entry *entries = NULL;
+        struct header h;
+        r = log_read(log, rp.expect, &h, &entries, patience_ms);
+        if (r == 0)
+            r = take_in(&rp, &h, entries);
+    }
+    *ret_missing = rp.expect;
+    free(rp.entries);
+    return r == -ENOENT ? 0 : r;
+}

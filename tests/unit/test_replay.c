@@ -118,6 +118,28 @@ static void test_entries_come_back_as_written(void **state)
     machine_free(&a);
 }
 
+/* Behind a writer that goes on: without a listing, up to the first missing number. */
+static void test_follow(void **state)
+{
+    (void)state;
+    struct machine a = machine(), b = machine();
+    assert_int_equal(machine_attach(&a), 0);
+    assert_int_equal(replay(&b), 0);
+    unsigned listed = mem.tries['L'];
+    for (int i = 0; i < 5; i++)
+        machine_commit(&a, (uint64_t)i);
+    uint64_t first = log_reserve(a.log, 2); /* of this commit the first half is there */
+    assert_int_equal(machine_append(&a, first, first, first + 1, 9), 0);
+    assert_int_equal(log_follow(b.log, &b.pos, ignore_commit, NULL, PATIENCE_MS, &b.missing), 0);
+    assert_int_equal(b.pos.seq, first - 1);
+    assert_int_equal(b.missing, first + 1);
+    assert_int_equal(mem.tries['L'], listed);
+    assert_int_equal(machine_claim(&b), 0);
+    assert_int_equal(machine_append(&a, first + 1, first, first + 1, 9), -ESTALE);
+    machine_free(&a);
+    machine_free(&b);
+}
+
 /* What a store kept of an upload that was cut off is not taken for a segment. */
 static void test_size_must_fit(void **state)
 {
@@ -463,6 +485,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_nothing),
         TEST(test_entries_come_back_as_written),
+        TEST(test_follow),
         TEST(test_size_must_fit),
         TEST(test_many_in_order),
         TEST(test_goes_on_where_it_was),
