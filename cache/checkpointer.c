@@ -12,14 +12,15 @@ enum {
     SEGMENTS_MOST = 4096, /* more would keep an attachment waiting */
     SEGMENTS_CLOSING = 64,
     BYTES_LEAST = 64 * 1024,
+    PATIENCE_MS = 60000, /* its view of index.db keeps the journal from being reused */
 #else
     SEGMENTS_LEAST = 6,
     SEGMENTS_MOST = 20,
     SEGMENTS_CLOSING = 4,
     BYTES_LEAST = 1024,
+    PATIENCE_MS = 3000,
 #endif
-    BYTES_FACTOR = 8,    /* logged bytes for each byte of checkpoint */
-    PATIENCE_MS = 60000, /* its view of index.db keeps the journal from being reused */
+    BYTES_FACTOR = 8, /* logged bytes for each byte of checkpoint */
 };
 
 struct checkpointer {

@@ -11,6 +11,12 @@ enum { HOUSE_THREADS = 3 };
 #define MIB (UINT64_C(1) << 20)
 #define GIB (UINT64_C(1) << 30)
 
+#ifndef SMALL_LIMITS
+#define CACHE_LEAST (4 * MIB)
+#else
+#define CACHE_LEAST MIB
+#endif
+
 /* ------------------------------------------------------------------ configuration */
 
 void volume_config_init(struct volume_config *cfg)
@@ -54,7 +60,7 @@ int volume_complete_config(struct volume *v)
         uint64_t free_bytes = statvfs(v->dir, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : GIB;
         cfg->cache_bytes = MIN(MAX(free_bytes / 5, 256 * MIB), 10 * GIB);
     }
-    if (cfg->cache_bytes < 4 * MIB)
+    if (cfg->cache_bytes < CACHE_LEAST)
         return msg_error(-EINVAL, "--cache-size: must be 4M at least");
     if (cfg->dirty_bytes == 0)
         cfg->dirty_bytes = cfg->cache_bytes / 2;

@@ -1,17 +1,21 @@
 #include "bucket.h"
 #include "sched.h"
 
+#include "../../store/bytes.h"
+#include "../../store/log.h"
 #include "../../store/scope.h"
 
+#include <inttypes.h>
 #include <string.h>
 
-enum { TIMEOUT_US = 10000000, PAGE_KEYS = 7, KEYS_MAX = 1000 };
+enum { TIMEOUT_US = 10000000, PAGE_KEYS = 7, KEYS_MAX = 1000, PART_ROW_BYTES = 32 };
 #define DAY_US INT64_C(86400000000)
 
 struct object {
     char key[STORE_KEY_MAX];
     uint8_t *data;
     size_t len;
+    bool late; /* a checkpoint's root that was replaced before it was there */
 };
 
 /* A request that changes something, on its way. Whoever sent it may be gone when it arrives. */
@@ -107,9 +111,84 @@ size_t bucket_count(const char *prefix)
     return n;
 }
 
+/* "log/0000000000000001": 1; 0: not below `prefix`. */
+static uint64_t number_of(const struct object *o, const char *prefix)
+{
+    return strncmp(o->key, prefix, strlen(prefix)) == 0
+               ? strtoull(o->key + strlen(prefix), NULL, 16)
+               : 0;
+}
+
+uint64_t bucket_lose_acknowledged(void)
+{
+    uint64_t from = 0, upto = 0, claim = 0, seq, lost = 0;
+
+    for (size_t i = 0; i < bucket.n; i++) {
+        const struct object *o = &bucket.objects[i];
+        if ((seq = number_of(o, "map/")) > 0)
+            from = MAX(from, seq + 1);
+        if ((seq = number_of(o, "log/")) == 0)
+            continue;
+        if (get_le16(o->data + 10) == HEADER_CLAIM)
+            claim = seq;
+        else
+            upto = MAX(upto, get_le64(o->data + 80));
+    }
+    for (size_t i = 0, seen = 0; i < bucket.n; i++) {
+        seq = number_of(&bucket.objects[i], "log/");
+        bool there = seq == claim || seq > claim + LOG_WINDOW; /* in between is garbage */
+        if (there && seq >= from && seq < upto && sim_below(++seen) == 0)
+            lost = seq;
+    }
+    char key[STORE_KEY_MAX];
+    log_key(lost, key);
+    if (lost)
+        drop(key);
+    return lost;
+}
+
 uint64_t bucket_requests(void)
 {
     return bucket.requests;
+}
+
+/* ------------------------------------------------------------------ checkpoints are whole */
+
+static void part_key(const uint8_t *row, char key[STORE_KEY_MAX])
+{
+    (void)snprintf(key, STORE_KEY_MAX, "part/%016" PRIx64 ".%08" PRIx32, get_le64(row + 8),
+                   get_le32(row + 16));
+}
+
+/* A root was stored. The copy of a request that arrives when there is a newer one harms nobody. */
+static void judge_root(const char *key)
+{
+    struct object *root = find(key);
+    char part[STORE_KEY_MAX];
+
+    root->late = root + 1 < bucket.objects + bucket.n && number_of(root + 1, "map/") > 0;
+    for (size_t at = HEADER_BYTES; !root->late && at < root->len; at += PART_ROW_BYTES) {
+        part_key(root->data + at, part);
+        if (!find(part))
+            sim_fail("%s is stored, and %s of it is not there", key, part);
+    }
+}
+
+/* A part is to be deleted. */
+static void judge_deletion(const char *key)
+{
+    char part[STORE_KEY_MAX];
+
+    for (size_t i = place_of("map/"); find(key) && i < bucket.n; i++) {
+        const struct object *root = &bucket.objects[i];
+        if (number_of(root, "map/") == 0)
+            break;
+        for (size_t at = HEADER_BYTES; !root->late && at < root->len; at += PART_ROW_BYTES) {
+            part_key(root->data + at, part);
+            if (strcmp(part, key) == 0)
+                sim_fail("%s is deleted, but it is of %s, which is there", key, root->key);
+        }
+    }
 }
 
 /* ------------------------------------------------------------------ the network */
@@ -174,12 +253,17 @@ static void arrive(void *arg)
     forget(rq);
     if (rq->dropped)
         return;
-    for (size_t i = 0; i < rq->nkeys; i++)
+    for (size_t i = 0; i < rq->nkeys; i++) {
+        if (strncmp(rq->keys[i], "part/", 5) == 0)
+            judge_deletion(rq->keys[i]);
         drop(rq->keys[i]);
+    }
     if (rq->nkeys == 0 && rq->flags & STORE_IF_ABSENT && find(rq->keys[0]))
         rq->result = -EEXIST;
     else if (rq->nkeys == 0)
         set(rq->keys[0], rq->data, rq->len);
+    if (rq->nkeys == 0 && strncmp(rq->keys[0], "map/", 4) == 0)
+        judge_root(rq->keys[0]);
     sched_note(rq->len);
     sched_wake(rq->sender);
 }

@@ -27,6 +27,10 @@ void bucket_outage(int64_t until_us);
 /* Requests of this machine that are under way arrive, or not. */
 void bucket_forget_process(int machine);
 
+/* Loses one object of the log behind the newest checkpoint, of which a later one says that it was
+ * acknowledged. Its number; 0: there is none. */
+uint64_t bucket_lose_acknowledged(void);
+
 size_t bucket_count(const char *prefix);
 uint64_t bucket_requests(void);
 

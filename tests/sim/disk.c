@@ -34,6 +34,8 @@ int __wrap_mkdir(const char *, mode_t);
 int __wrap_flock(int, int);
 int __wrap_statvfs64(const char *, struct statvfs *);
 
+void (*disk_on_sync)(void);
+
 /* A descriptor: of a file, or of the directory `dir`. */
 struct handle {
     bool used;
@@ -46,7 +48,7 @@ static struct {
     struct file *files; /* newest first; removed ones too */
     struct handle handles[FDS_MAX];
     char fault_dir[PATH_BYTES];
-    unsigned fault_one_in;
+    unsigned fault_one_in, sync_fault_one_in;
 } disk;
 
 /* ------------------------------------------------------------------ content */
@@ -229,18 +231,24 @@ void file_truncate(struct file *f, uint64_t size)
     change(f, CHANGE_TRUNCATE, size, 0, NULL);
 }
 
+/* Only the slots': what the index notices, ends the attachment. */
+static bool sync_fault(const struct file *f)
+{
+    return disk.sync_fault_one_in && strcmp(strrchr(f->path, '/'), "/slots") == 0 &&
+           sim_chance(1, disk.sync_fault_one_in);
+}
+
 int file_sync(struct file *f, uint64_t upto)
 {
     size_t n = 0;
 
     while (n < f->nchanges && f->changes[n].number <= upto)
         n++;
-    if (disk_fault(f, false) < 0) {
+    if (disk_fault(f, false) < 0 || sync_fault(f)) {
         for (size_t i = 0; i < n; i++)
             f->changes[i].doubtful = true;
         return -EIO;
     }
-    f->name_synced = true;
     for (size_t i = 0; i < n; i++)
         if (f->changes[i].doubtful)
             return 0; /* what came later is not told from it: all of it may be lost */
@@ -261,6 +269,15 @@ static bool below(const char *path, const char *dir)
     return strncmp(path, dir, n) == 0 && (path[n] == '/' || path[n] == '\0');
 }
 
+void file_sync_names(const char *dir)
+{
+    for (struct file *f = disk.files; f; f = f->next)
+        if (below(f->path, dir)) {
+            f->name_synced = true;
+            f->removal_synced = f->removed;
+        }
+}
+
 int disk_fault(const struct file *f, bool may_be_full)
 {
     if (!disk.fault_one_in || !below(f->path, disk.fault_dir) || !sim_chance(1, disk.fault_one_in))
@@ -272,6 +289,11 @@ void disk_fail_one_in(const char *dir, unsigned n)
 {
     (void)snprintf(disk.fault_dir, sizeof disk.fault_dir, "%s", dir);
     disk.fault_one_in = n;
+}
+
+void disk_fail_syncs_one_in(unsigned n)
+{
+    disk.sync_fault_one_in = n;
 }
 
 /* ------------------------------------------------------------------ the end of a process, or of
@@ -330,14 +352,17 @@ static uint8_t *some_byte(struct file *f, uint64_t *ret_at)
     return NULL;
 }
 
+static bool is_named(const struct file *f, const char *dir, const char *name)
+{
+    return !f->removed && below(f->path, dir) && strcmp(strrchr(f->path, '/') + 1, name) == 0;
+}
+
 bool disk_flip(const char *dir, const char *name)
 {
     for (struct file *f = disk.files; f; f = f->next) {
-        const char *slash = strrchr(f->path, '/');
         uint8_t *byte, bit = (uint8_t)(1U << sim_below(8));
         uint64_t at;
-        if (f->removed || !below(f->path, dir) || strcmp(slash + 1, name) != 0 ||
-            !(byte = some_byte(f, &at)))
+        if (!is_named(f, dir, name) || !(byte = some_byte(f, &at)))
             continue;
         *byte ^= bit;
         if (at / PAGE < f->synced.npages && f->synced.pages[at / PAGE])
@@ -345,6 +370,13 @@ bool disk_flip(const char *dir, const char *name)
         return true;
     }
     return false;
+}
+
+void disk_remove(const char *dir, const char *name)
+{
+    for (struct file *f = disk.files; f; f = f->next)
+        if (is_named(f, dir, name))
+            file_remove(f, true);
 }
 
 void disk_start(void)
@@ -459,23 +491,26 @@ int __wrap_fdatasync(int fd)
     struct file *f = handle_of(fd)->file;
     uint64_t upto = f->last_change; /* what is written meanwhile is not promised */
 
+    disk_on_sync();
     sched_sleep_us((int64_t)sim_below(2000));
-    return file_sync(f, upto) < 0 ? failed(EIO) : 0;
+    int r = file_sync(f, upto);
+    disk_on_sync();
+    return r < 0 ? failed(EIO) : 0;
 }
 
 int __wrap_fsync(int fd)
 {
     struct handle *h = handle_of(fd);
+    int r = 0;
 
+    disk_on_sync();
     sched_sleep_us((int64_t)sim_below(2000));
     if (h->file)
-        return file_sync(h->file, UINT64_MAX) < 0 ? failed(EIO) : 0;
-    for (struct file *f = disk.files; f; f = f->next)
-        if (below(f->path, h->dir)) {
-            f->name_synced = true;
-            f->removal_synced = f->removed;
-        }
-    return 0;
+        r = file_sync(h->file, UINT64_MAX);
+    else
+        file_sync_names(h->dir);
+    disk_on_sync();
+    return r < 0 ? failed(EIO) : 0;
 }
 
 int __wrap_fstat64(int fd, struct stat *st)

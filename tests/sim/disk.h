@@ -6,8 +6,8 @@
  *   kill -9     sched_kill() and disk_forget_process(): the files stay as they are
  *   power cut   disk_power_cut() as well: of what was written after the last sync of its file each
  *               sector stays or not, each truncation and each punched hole too; a file made stays
- * if it, or its directory, was synced, one removed comes back perhaps; else by chance loss
- * disk_remove_all(): the cache directory is gone
+ *               if its directory was synced, one removed comes back perhaps; else by chance
+ *   loss        disk_remove_all(): the cache directory is gone; disk_remove(): one file of it
  *
  * SQLite's files (index.db, its WAL) take part like every other; its shared memory ends with the
  * process. A sync that failed makes what it was to write doubtful for good: later syncs say nothing
@@ -26,10 +26,17 @@ void disk_forget_process(int machine);
 /* All files below `dir`. */
 void disk_power_cut(const char *dir);
 void disk_remove_all(const char *dir);
+/* The one of this name, in `dir` or below. */
+void disk_remove(const char *dir, const char *name);
+
+/* Called by a thread that is about to sync a file, or has just done so. */
+extern void (*disk_on_sync)(void);
 
 /* From now on one operation in so many below `dir` fails (0: none): EIO, or ENOSPC where it can be.
  */
 void disk_fail_one_in(const char *dir, unsigned n);
+/* One sync of slots in so many fails; of all of them. */
+void disk_fail_syncs_one_in(unsigned n);
 
 /* A bit of a file below `dir` of this name is another now, in the disk's view too. False: it has
  * none. */

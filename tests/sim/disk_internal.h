@@ -45,6 +45,8 @@ void file_write(struct file *f, const void *buf, size_t len, uint64_t offset);
 void file_truncate(struct file *f, uint64_t size);
 /* All changes up to that number. -EIO, sometimes. */
 int file_sync(struct file *f, uint64_t upto);
+/* What was made and removed in the directory. */
+void file_sync_names(const char *dir);
 /* 0, or the error that this operation has to have. */
 int disk_fault(const struct file *f, bool may_be_full);
 void vfs_start(void);

@@ -16,6 +16,7 @@ struct client {
 };
 
 struct run run;
+static struct life *lives[MACHINES_MAX]; /* by machine */
 
 void run_say(const char *fmt, ...)
 {
@@ -107,7 +108,7 @@ static void judge(struct life *l, const uint32_t *found, uint32_t sectors, uint6
     l->era->sure = !own;
     l->era->write_cache = l->config.sync == SYNC_CACHE || (own && h->last->write_cache);
     h->local = own || l->config.sync == SYNC_CACHE;
-    h->forked = false;
+    h->forked = h->index_lost = false;
     h->last = l->era;
     if (!run.newest || run.newest->epoch < epoch)
         run.newest = l->era;
@@ -285,10 +286,12 @@ static int do_something(struct client *c)
         return do_clear(c, sectors);
     if (what < 85)
         return do_read(c, sectors);
-    if (what < 94)
+    if (what < 93)
         return do_flush(c);
-    if (what < 95)
-        return do_grow(c, sectors);
+    if (what < 95) {
+        int r = do_grow(c, sectors);
+        return r == 0 && sim_chance(1, 2) ? do_flush(c) : r;
+    }
     sched_sleep_us((int64_t)sim_below(sim_chance(1, 4) ? 20000000 : 200000));
     return 0;
 }
@@ -333,7 +336,9 @@ static void judge_open(struct life *l)
     bool weather_bad = !run.calm;
 
     run_say("host %d: opening: %s", l->host->number, strerror(-l->opened));
-    if (l->opened == -ESTALE && l->host->local && !run.alone)
+    if (l->opened == -EIO && l->host->local && l->host->index_lost)
+        l->host->forked = true;
+    else if (l->opened == -ESTALE && l->host->local && !run.alone)
         l->host->forked = true;
     else if (l->opened == -ESTALE && run.alone)
         sim_fail("host %d: refused as a fork, though nobody else ever attached", l->host->number);
@@ -369,6 +374,8 @@ static void close_it(struct life *l)
         era_completed(l->era, completed);
     l->doing = "closing";
     l->closing = true;
+    if (sim_chance(1, 3))
+        l->syncs_left = 1 + (unsigned)sim_below(20);
     l->closed = volume_close(l->volume, l->keep_local);
     run_say("host %d: closed%s: %s", l->host->number, l->keep_local ? ", keeping local data" : "",
             strerror(-l->closed));
@@ -395,6 +402,8 @@ static void *life_main(void *arg)
     l->doing = "reading it all";
     l->verified = verify(l);
     l->doing = "working";
+    if (sim_chance(1, 3))
+        l->syncs_left = 1 + (unsigned)sim_below(100);
     if (l->verified)
         let_work(l);
     if (l->last)
@@ -416,9 +425,21 @@ struct life *life_start(struct host *host, const struct volume_config *config, u
                        .keep_local = keep_local,
                        .opened = 1,
                        .closed = 1};
-    host->life = l;
+    host->life = lives[l->machine] = l;
+    if (sim_chance(1, 8))
+        l->syncs_left = 1 + (unsigned)sim_below(20);
     l->task = sched_spawn(l->machine, life_main, l);
     return l;
+}
+
+void life_on_sync(void)
+{
+    struct life *l = lives[sched_machine()];
+
+    if (!l || l->over || l->syncs_left == 0 || --l->syncs_left > 0)
+        return;
+    l->dying = true;
+    sched_pause(l->machine, sched_now_us() + INT64_C(3600000000));
 }
 
 bool life_unknown(const struct host *h)

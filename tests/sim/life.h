@@ -17,6 +17,7 @@ struct host {
     enum ending ending;
     bool local;        /* the cache may have what the bucket has not */
     bool forked;       /* and was refused for it */
+    bool index_lost;   /* index.db was: for that it may be refused, too */
     struct era *last;  /* of this host */
     struct life *life; /* NULL: unmounted */
 };
@@ -37,6 +38,8 @@ struct life {
     int opened, closed; /* what open and close said; 1: not yet */
     bool interrupted;   /* volume_stop() was called */
     const char *doing;
+    unsigned syncs_left; /* to go, until it stops amid one, to be killed; 0: it does not */
+    bool dying;          /* it did */
 };
 
 /* What is true of this run. */
@@ -55,6 +58,8 @@ struct life *life_start(struct host *host, const struct volume_config *config, u
 /* Mounted now, it has, and may upload, what a write cache left, and nobody has read that yet: not
  * the time to be killed or taken over. */
 bool life_unknown(const struct host *host);
+/* To be called by a thread of it that syncs a file. */
+void life_on_sync(void);
 /* It is over, or was killed: the host is free again. */
 void life_forget(struct life *life, bool crashed);
 

@@ -4,10 +4,11 @@
  * stopped for a day and go on; the model says whether what is found afterwards may be. One seed is
  * one run.
  *
- *   sim [--seed N] [--count N] [--jobs N] [-v]
+ *   sim [--seed N] [--count N] [--jobs N] [--first] [-v]
  *
  * Runs the seeds N, N + 1, …; prints the first line of each that fails, and how to run it again;
- * exit 1 if any does. README.md in tests/ has what is simulated and how.
+ * exit 1 if any does. With --first it stops at the first that fails. README.md in tests/ has what
+ * is simulated and how.
  */
 #include "bucket.h"
 #include "disk.h"
@@ -75,6 +76,7 @@ static void choose_disk(const struct host *h)
 {
     if (run.disk_faults)
         disk_fail_one_in(h->dir, sim_chance(1, 2) ? 0 : 10 + (unsigned)sim_below(2000));
+    disk_fail_syncs_one_in(run.disk_faults && sim_chance(1, 2) ? 2 + (unsigned)sim_below(20) : 0);
 }
 
 static struct volume_config choose_config(const struct host *h)
@@ -83,8 +85,8 @@ static struct volume_config choose_config(const struct host *h)
 
     volume_config_init(&c);
     c.cache_dir = h->dir;
-    c.cache_bytes = 4 << 20;
-    c.dirty_bytes = sim_chance(1, 2) ? 1 << 20 : 2 << 20;
+    c.cache_bytes = sim_chance(1, 2) ? 1 << 20 : 4 << 20;
+    c.dirty_bytes = sim_chance(1, 2) ? 1 << 19 : 1 << 20;
     c.readahead_bytes = sim_chance(1, 2) ? 1 << 20 : 0;
     /* after a crash in cache mode the slots are believed as they are, rotten or not */
     c.sync = !run.rot && sim_chance(1, 2) ? SYNC_CACHE : SYNC_BUCKET;
@@ -107,6 +109,10 @@ static void start_life(struct host *h)
         disk_remove_all(h->dir);
         h->local = h->forked = false;
         h->ending = FRESH;
+    } else if (sim_chance(1, 10)) {
+        run_say("host %d: its index.db is lost", h->number);
+        disk_remove(h->dir, "index.db");
+        h->index_lost = true;
     }
     struct volume_config c = choose_config(h);
     choose_disk(h);
@@ -184,6 +190,13 @@ static void live(struct host *hosts)
         collect(&hosts[0]);
         collect(&hosts[1]);
         struct host *other = &hosts[1 - h->number];
+        if (h->life && h->life->dying) {
+            h->life->dying = false;
+            if (life_unknown(h))
+                sched_pause(h->life->machine, 0);
+            else
+                bury(h, sim_chance(3, 4));
+        }
         bool alone = !other->life;
         /* what is uploaded before it was read the model does not know */
         bool unknown = !alone && (life_unknown(h) || life_unknown(other));
@@ -206,6 +219,7 @@ static void settle(struct host *hosts)
     weather = (struct weather){.latency_us = 1000};
     bucket_outage(0);
     disk_fail_one_in("", 0);
+    disk_fail_syncs_one_in(0);
     for (int i = 0; i < HOSTS; i++) {
         int64_t until = sched_now_us() + 3 * DAY;
         while (hosts[i].life && !hosts[i].life->over && sched_now_us() < until)
@@ -249,6 +263,24 @@ static void last_life(void)
                  strerror(-l->closed));
 }
 
+/* The log lost what was acknowledged: nobody may take that for its end. */
+static void lose_a_number(void)
+{
+    struct host h = {.number = HOSTS + 1, .dir = "/sim/after", .ending = FRESH};
+    struct volume_config c = choose_config(&h);
+    uint64_t seq = bucket_lose_acknowledged();
+
+    if (!seq)
+        return;
+    run_say("log/%016" PRIx64 " is lost", seq);
+    struct volume *v = NULL;
+    struct store *store = bucket_store();
+    int r = volume_open(store, &c, &v);
+    if (r != -EBADMSG)
+        sim_fail("log/%016" PRIx64 " is lost, and a machine attaches: %s", seq, strerror(-r));
+    store_free(store);
+}
+
 static uint64_t simulate(void)
 {
     static const uint32_t sizes[] = {2048, 4096, 8192, 16384};
@@ -258,6 +290,7 @@ static uint64_t simulate(void)
     sched_start(seed);
     msg_set_sink(verbose ? MSG_STDERR : MSG_NONE);
     disk_start();
+    disk_on_sync = life_on_sync;
     sectors = sizes[sim_below(ARRAY_SIZE(sizes))];
     model_clients = 1 + (unsigned)sim_below(CLIENTS_MAX - 1);
     model_start(sectors);
@@ -275,6 +308,7 @@ static uint64_t simulate(void)
     settle(hosts);
     last_life();
     check_bucket();
+    lose_a_number();
     return sched_trace();
 }
 
@@ -305,6 +339,7 @@ int main(int argc, char **argv)
 {
     uint64_t first = 1, count = SEEDS_DEFAULT, failed = 0, begun = 0, running = 0;
     long jobs = sysconf(_SC_NPROCESSORS_ONLN);
+    bool stop_at_first = false;
     pid_t pids[64] = {0};
     uint64_t numbers[64];
 
@@ -312,6 +347,8 @@ int main(int argc, char **argv)
         const char *value = i + 1 < argc ? argv[i + 1] : "0";
         if (!strcmp(argv[i], "-v"))
             verbose = true;
+        else if (!strcmp(argv[i], "--first"))
+            stop_at_first = true;
         else if (!strcmp(argv[i], "--seed"))
             first = strtoull(value, NULL, 0), count = 1, i++;
         else if (!strcmp(argv[i], "--count"))
@@ -319,7 +356,8 @@ int main(int argc, char **argv)
         else if (!strcmp(argv[i], "--jobs"))
             jobs = strtol(value, NULL, 0), i++;
         else
-            return fprintf(stderr, "usage: sim [--seed N] [--count N] [--jobs N] [-v]\n"), 2;
+            return fprintf(stderr, "usage: sim [--seed N] [--count N] [--jobs N] [--first] [-v]\n"),
+                   2;
     }
     jobs = MIN(MAX(jobs, 1), (long)ARRAY_SIZE(pids));
     mallopt(M_ARENA_MAX, 1); /* most of the time went into getting memory and giving it back */
@@ -347,7 +385,9 @@ int main(int argc, char **argv)
         failed++;
         if (WIFSIGNALED(status))
             fprintf(stderr, "sim: seed %" PRIu64 ": signal %d\n", numbers[at], WTERMSIG(status));
+        if (stop_at_first)
+            count = begun;
     }
-    printf("%" PRIu64 " of %" PRIu64 " seeds from %" PRIu64 " failed\n", failed, count, first);
+    printf("%" PRIu64 " of %" PRIu64 " seeds from %" PRIu64 " failed\n", failed, begun, first);
     return failed > 0;
 }

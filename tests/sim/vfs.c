@@ -22,7 +22,8 @@ struct vfs_file {
     sqlite3_file base;
     struct file *file;
     struct vfs_state *state;
-    int level; /* SQLITE_LOCK_… */
+    bool new_journal; /* its first sync is also the directory's, as in SQLite's own for Unix */
+    int level;        /* SQLITE_LOCK_… */
     unsigned shm_shared, shm_exclusive;
 };
 
@@ -74,9 +75,21 @@ static int vfs_truncate(sqlite3_file *sf, sqlite3_int64 size)
 
 static int vfs_sync(sqlite3_file *sf, int flags)
 {
+    struct vfs_file *f = of(sf);
+    char dir[PATH_BYTES];
+
     (void)flags;
+    disk_on_sync();
     sched_sleep_us((int64_t)sim_below(1000));
-    return file_sync(of(sf)->file, UINT64_MAX) < 0 ? SQLITE_IOERR_FSYNC : SQLITE_OK;
+    int r = file_sync(f->file, UINT64_MAX);
+    if (r == 0 && f->new_journal) {
+        (void)snprintf(dir, sizeof dir, "%s", f->file->path);
+        *strrchr(dir, '/') = 0;
+        file_sync_names(dir);
+        f->new_journal = false;
+    }
+    disk_on_sync();
+    return r < 0 ? SQLITE_IOERR_FSYNC : SQLITE_OK;
 }
 
 static int vfs_size(sqlite3_file *sf, sqlite3_int64 *ret)
@@ -248,8 +261,10 @@ static int vfs_open(sqlite3_vfs *vfs, const char *path, sqlite3_file *sf, int fl
     f->file = file_find(path);
     if (!f->file && !(flags & SQLITE_OPEN_CREATE))
         return SQLITE_CANTOPEN;
-    if (!f->file)
+    if (!f->file) {
         f->file = file_make(path);
+        f->new_journal = flags & (SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_WAL);
+    }
     f->state = state_of(f->file);
     f->base.pMethods = &methods;
     if (ret_flags)
