@@ -48,6 +48,7 @@ help:
 	@echo 'make check         install what is missing (as root), build, run all the tests'
 	@echo 'make check-quick   the unit tests and a few end-to-end tests: two minutes'
 	@echo 'make soak          the random tests for long: KILLS=n kills and fights on each store, SEEDS=n runs of the model'
+	@echo 'make check-mutants  break the rules one by one: the simulation must notice'
 	@echo 'make unit          build and run the unit tests'
 	@echo 'make demo          see it work, in a local directory'
 	@echo 'make bench         measure it against a plain file; bench-quick: in under 5 minutes'
@@ -100,6 +101,12 @@ check check-quick: %:
 	$(Q)$(MAKE) --no-print-directory -j2 tests
 	$(Q)B=$(B) tests/run $(if $(JOBS),-j$(JOBS)) $(if $(filter %-quick,$*),--quick)
 
+# The rules that the promises rest on, broken one by one: the simulation must fail (tests/mutants).
+check-mutants:
+	$(Q)contrib/setup build
+	$(Q)$(MAKE) --no-print-directory -j2 $(B)/tests/sim
+	$(Q)B=$(B) tests/mutants/run $(if $(JOBS),-j$(JOBS))
+
 # As long as it takes: nothing is stopped before LIMIT seconds.
 KILLS   ?= 200
 SEEDS   ?= 200
@@ -120,7 +127,7 @@ bench bench-quick: %:
 	$(Q)$(MAKE) --no-print-directory -j2 tests
 	$(Q)B=$(B) contrib/bench/run $(if $(filter %-quick,$*),--quick)
 
-SCRIPTS = contrib/setup contrib/demo contrib/bench/run tests/run .ci/run $(wildcard tests/*.sh tests/lib/*.sh)
+SCRIPTS = contrib/setup contrib/demo contrib/bench/run tests/run tests/mutants/run .ci/run $(wildcard tests/*.sh tests/lib/*.sh)
 analyze:
 	$(call say,FORMAT,'*.[ch]')
 	$(Q)clang-format --dry-run -Werror $(wildcard */*.[ch] tests/*/*.[ch])
@@ -150,7 +157,7 @@ uninstall:
 clean:
 	rm -rf build
 
-.PHONY: all help tests unit check check-quick soak demo bench bench-quick analyze install uninstall clean
+.PHONY: all help tests unit check check-quick check-mutants soak demo bench bench-quick analyze install uninstall clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(wildcard $(B)/*/*.d $(B)/*/*/*.d $(B)/sim/*/*/*.d)
