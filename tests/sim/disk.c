@@ -311,10 +311,25 @@ void disk_forget_process(int machine)
     }
 }
 
-void disk_power_cut(const char *dir)
+static unsigned choose_percent(void)
 {
     static const unsigned percents[] = {0, 10, 50, 90, 100};
-    unsigned percent = percents[sim_below(ARRAY_SIZE(percents))];
+
+    return percents[sim_below(ARRAY_SIZE(percents))];
+}
+
+/* So much of what was not synced is on the disk, and nothing else anywhere. */
+static void lose_some(struct file *f, unsigned percent)
+{
+    for (size_t i = 0; i < f->nchanges; i++)
+        apply_in_part(&f->synced, &f->changes[i], percent);
+    drop_changes(f);
+    content_copy(&f->now, &f->synced);
+}
+
+void disk_power_cut(const char *dir)
+{
+    unsigned percent = choose_percent();
 
     for (struct file *f = disk.files; f; f = f->next) {
         if (!below(f->path, dir))
@@ -325,10 +340,7 @@ void disk_power_cut(const char *dir)
             f->removed = true;
         if (f->removed)
             f->removal_synced = true;
-        for (size_t i = 0; i < f->nchanges; i++)
-            apply_in_part(&f->synced, &f->changes[i], percent);
-        drop_changes(f);
-        content_copy(&f->now, &f->synced);
+        lose_some(f, percent);
         f->name_synced = true;
     }
 }
@@ -424,6 +436,8 @@ int __wrap_open64(const char *path, int flags, ...)
             h.file = file_make(path);
         if (disk_fault(h.file, false) < 0)
             return failed(EIO);
+        if (h.file->nchanges > 0 && h.file->changes[0].doubtful) /* memory forgets it, some day */
+            lose_some(h.file, choose_percent());
     }
     disk.handles[i] = h;
     return FD_FIRST + i;

@@ -375,7 +375,7 @@ static void close_it(struct life *l)
     l->doing = "closing";
     l->closing = true;
     if (sim_chance(1, 3))
-        l->syncs_left = 1 + (unsigned)sim_below(20);
+        l->syncs_left = 1 + (unsigned)sim_below(sim_chance(1, 2) ? 4 : 20);
     l->closed = volume_close(l->volume, l->keep_local);
     run_say("host %d: closed%s: %s", l->host->number, l->keep_local ? ", keeping local data" : "",
             strerror(-l->closed));
@@ -436,7 +436,7 @@ void life_on_sync(void)
 {
     struct life *l = lives[sched_machine()];
 
-    if (!l || l->over || l->syncs_left == 0 || --l->syncs_left > 0)
+    if (!l || l->over || l->last || l->syncs_left == 0 || --l->syncs_left > 0)
         return;
     l->dying = true;
     sched_pause(l->machine, sched_now_us() + INT64_C(3600000000));
