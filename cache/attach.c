@@ -63,7 +63,7 @@ static bool exists(struct volume *v, const char *name)
     return format(path, sizeof path, "%s/%s", v->dir, name) == 0 && stat(path, &st) == 0;
 }
 
-static int remove_files(struct volume *v)
+int volume_remove_cache(struct volume *v)
 {
     static const char *const names[] = {"index.db", "index.db-wal", "index.db-shm", "slots",
                                         "unsynced"};
@@ -76,7 +76,6 @@ static int remove_files(struct volume *v)
     return 0;
 }
 
-/* A damaged index is thrown away if that loses nothing. */
 static int open_index(struct volume *v)
 {
     char path[sizeof v->dir + 16];
@@ -90,26 +89,54 @@ static int open_index(struct volume *v)
                          v->dir);
     if (r == 0)
         r = index_open(path, v->sb.uuid, &v->index);
-    if (r != -EBADMSG)
-        return r;
+    v->index_damaged = r == -EBADMSG;
+    return r;
+}
+
+/* A damaged index is thrown away if that loses nothing: -EAGAIN, begin anew. */
+static int give_up_index(struct volume *v)
+{
     if (exists(v, "unsynced") && !v->cfg.discard_local)
-        return msg_error(r,
+        return msg_error(-EBADMSG,
                          "%s: index.db is damaged, and the cache has data that is not in the "
                          "bucket; --discard-local mounts the volume as the bucket has it",
                          v->dir);
     msg_warn("%s: index.db is damaged: starting with an empty cache", v->dir);
-    r = remove_files(v);
-    return r == 0 ? index_open(path, v->sb.uuid, &v->index) : r;
+    index_close(v->index);
+    v->index = NULL;
+    int r = volume_remove_cache(v);
+    return r == 0 ? -EAGAIN : r;
+}
+
+struct local {
+    uint64_t blocks;
+};
+
+static int count_dirty(void *ctx, const struct index_cached *row)
+{
+    struct local *l = ctx;
+
+    l->blocks += mask_count(row->dirty);
+    return 0;
 }
 
 /* After an unclean end only dirty blocks are believed. */
 static int trust(struct volume *v)
 {
+    struct local l = {0};
     struct index_meta meta;
-    int r = 0;
+    int r = index_each_cached(v->index, count_dirty, &l);
 
     index_get_meta(v->index, &meta);
     v->marked = exists(v, "unsynced");
+    if (r == 0 && v->marked && meta.clean && l.blocks == 0 && !v->cfg.discard_local)
+        return msg_error(-EIO,
+                         "%s: index.db is older than the rest, its -wal is gone, and with it data "
+                         "that is not in the bucket; --discard-local mounts the volume as the "
+                         "bucket has it",
+                         v->dir);
+    if (r < 0)
+        return r;
     if (v->marked && !exists(v, "slots") && !v->cfg.discard_local)
         return msg_error(-EIO,
                          "%s: slots is gone, and with it data that is not in the bucket; "
@@ -123,18 +150,6 @@ static int trust(struct volume *v)
 }
 
 /* ------------------------------------------------------------------ the claim */
-
-struct local {
-    uint64_t blocks;
-};
-
-static int count_dirty(void *ctx, const struct index_cached *row)
-{
-    struct local *l = ctx;
-
-    l->blocks += mask_count(row->dirty);
-    return 0;
-}
 
 static bool is_ours(const struct index_meta *meta, const struct log_position *pos)
 {
@@ -353,20 +368,12 @@ static int sync_dir(struct volume *v)
     return dir < 0 || fsync(dir) < 0 ? msg_error(-errno, "%s: %s", v->dir, strerror(errno)) : 0;
 }
 
-int volume_attach(struct volume *v)
+static int attach_with_index(struct volume *v)
 {
     struct catchup c = {0};
     struct index_meta meta;
-    int r = superblock_load(v->store, &v->sb, ATTACH_PATIENCE_MS);
+    int r = trust(v);
 
-    if (r == 0)
-        r = open_dir(v);
-    if (r == 0)
-        r = volume_complete_config(v);
-    if (r == 0)
-        r = open_index(v);
-    if (r == 0)
-        r = trust(v);
     if (r == 0)
         r = open_slots(v);
     if (r == 0)
@@ -394,4 +401,21 @@ int volume_attach(struct volume *v)
         v->size_changed = true;
     }
     return adopt_cached(v);
+}
+
+int volume_attach(struct volume *v)
+{
+    int r = superblock_load(v->store, &v->sb, ATTACH_PATIENCE_MS);
+
+    if (r == 0)
+        r = open_dir(v);
+    if (r == 0)
+        r = volume_complete_config(v);
+    if (r == 0)
+        r = open_index(v);
+    if (r == 0)
+        r = attach_with_index(v);
+    if (r < 0 && (v->index_damaged || (v->index && index_damaged(v->index))))
+        r = give_up_index(v);
+    return r;
 }

@@ -1,4 +1,5 @@
 #include "index_internal.h"
+#include "index_pages.h"
 
 #include "../store/bytes.h"
 #include "../store/msg.h"
@@ -21,13 +22,21 @@ static const char SCHEMA[] =
 int index_error(struct index *ix, sqlite3 *db, const char *what)
 {
     int code = sqlite3_errcode(db) & 0xff;
-    int err = code == SQLITE_FULL      ? -ENOSPC
-              : code == SQLITE_NOMEM   ? -ENOMEM
-              : code == SQLITE_CORRUPT ? -EBADMSG
-              : code == SQLITE_NOTADB  ? -EBADMSG
-                                       : -EIO;
+    bool page = sqlite3_extended_errcode(db) == SQLITE_IOERR_DATA;
+    int err = -EIO;
 
-    return msg_error(err, "%s: %s: %s", ix->path, what, sqlite3_errmsg(db));
+    if (code == SQLITE_FULL)
+        err = -ENOSPC;
+    else if (code == SQLITE_NOMEM)
+        err = -ENOMEM;
+    else if (code == SQLITE_CORRUPT || code == SQLITE_NOTADB || page)
+        err = -EBADMSG;
+    if (err != -EBADMSG)
+        return msg_error(err, "%s: %s: %s", ix->path, what, sqlite3_errmsg(db));
+    ix->damaged = true; /* what that means is for others to say */
+    msg_warn("%s: %s: %s", ix->path, what,
+             page ? "a page is not as it was written" : sqlite3_errmsg(db));
+    return err;
 }
 
 int index_prepare(struct index *ix, sqlite3 *db, const char *sql, sqlite3_stmt **ret)
@@ -61,12 +70,14 @@ static void sql_popcount(sqlite3_context *ctx, int argc, sqlite3_value **argv)
     sqlite3_result_int(ctx, (int)mask_count((uint64_t)sqlite3_value_int64(argv[0])));
 }
 
-static int connect_to(struct index *ix, int flags, sqlite3 **ret)
+int index_connect(struct index *ix, int flags, sqlite3 **ret)
 {
-    int r = sqlite3_open_v2(ix->path, ret, flags | SQLITE_OPEN_NOMUTEX, NULL);
+    int reserved = INDEX_PAGE_RESERVED;
+    int r = sqlite3_open_v2(ix->path, ret, flags | SQLITE_OPEN_NOMUTEX, index_pages_vfs());
 
     if (r != SQLITE_OK)
         return *ret ? index_error(ix, *ret, "open") : -ENOMEM;
+    sqlite3_file_control(*ret, "main", SQLITE_FCNTL_RESERVE_BYTES, &reserved);
     sqlite3_busy_timeout(*ret, BUSY_MS);
     sqlite3_create_function(*ret, "popcount", 1, SQLITE_UTF8 | SQLITE_DETERMINISTIC, NULL,
                             sql_popcount, NULL, NULL);
@@ -138,14 +149,15 @@ static int check_version(struct index *ix)
 
 static int open_writer(struct index *ix)
 {
-    int r = connect_to(ix, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &ix->db);
+    int r = index_connect(ix, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &ix->db);
 
     if (r == 0)
         r = check_version(ix);
     if (r == 0)
-        r = index_exec(ix, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                           "PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY;"
-                           "PRAGMA mmap_size = 0;");
+        r = index_exec(
+            ix, "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                "PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY;"
+                "PRAGMA mmap_size = 0;");
     if (r == 0)
         r = index_exec(ix, SCHEMA);
     if (r == 0)
@@ -172,7 +184,7 @@ static int prepare_all(struct index *ix)
     for (size_t i = 0; i < ARRAY_SIZE(all) && r == 0; i++)
         r = index_prepare(ix, ix->db, all[i].sql, all[i].q);
     if (r == 0)
-        r = connect_to(ix, SQLITE_OPEN_READONLY, &ix->read_db);
+        r = index_connect(ix, SQLITE_OPEN_READONLY, &ix->read_db);
     return r == 0 ? index_map_prepare(ix) : r;
 }
 
@@ -212,6 +224,11 @@ void index_close(struct index *ix)
     pthread_mutex_destroy(&ix->read_lock);
     pthread_mutex_destroy(&ix->write_lock);
     free(ix);
+}
+
+bool index_damaged(const struct index *ix)
+{
+    return ix->damaged;
 }
 
 /* ------------------------------------------------------------------ meta */

@@ -32,6 +32,8 @@ struct index_meta {
  * -EBADMSG, with a message: it is damaged, or another volume's. */
 int index_open(const char *path, const uint8_t uuid[UUID_BYTES], struct index **ret_index);
 void index_close(struct index *ix);
+/* Some call found that the file is not what was written; it is of no use any more. */
+bool index_damaged(const struct index *ix);
 
 void index_get_meta(struct index *ix, struct index_meta *ret_meta);
 /* `pos` and mapped_blocks are not taken from here. */

@@ -6,9 +6,11 @@
 #include "index.h"
 
 #include <sqlite3.h>
+#include <stdatomic.h>
 
 struct index {
     char path[512];
+    atomic_bool damaged;
 
     pthread_mutex_t write_lock; /* guards db, its statements, and meta */
     sqlite3 *db;
@@ -28,6 +30,8 @@ struct index {
 
 /* Reports what SQLite says, and translates it. */
 int index_error(struct index *ix, sqlite3 *db, const char *what);
+/* A connection, also if that fails. */
+int index_connect(struct index *ix, int flags, sqlite3 **ret_db);
 int index_prepare(struct index *ix, sqlite3 *db, const char *sql, sqlite3_stmt **ret_stmt);
 /* Runs a statement that gives no rows, and resets it. */
 int index_step(struct index *ix, sqlite3_stmt *q);

@@ -53,12 +53,11 @@ static int read_places(struct index *ix, sqlite3_stmt *q, int step, uint64_t chu
     if (step != SQLITE_ROW)
         return index_error(ix, sqlite3_db_handle(q), "read");
     if (places_decode(sqlite3_column_blob(q, column), (size_t)sqlite3_column_bytes(q, column),
-                      chunk, ret) < 0)
-        return msg_error(-EBADMSG,
-                         "%s: damaged: the places of chunk %llu make no sense; unmount and delete "
-                         "the cache directory",
-                         ix->path, (unsigned long long)chunk);
-    return 0;
+                      chunk, ret) == 0)
+        return 0;
+    ix->damaged = true;
+    msg_warn("%s: the places of chunk %llu make no sense", ix->path, (unsigned long long)chunk);
+    return -EBADMSG;
 }
 
 /* ------------------------------------------------------------------ taking in commits */
@@ -351,12 +350,15 @@ int index_view_begin(struct index *ix, struct index_view **ret, struct log_posit
     if (!v)
         return -ENOMEM;
     v->ix = ix;
-    if (sqlite3_open_v2(ix->path, &v->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL) !=
-            SQLITE_OK ||
-        sqlite3_exec(v->db, "PRAGMA cache_size = -1024; BEGIN", NULL, NULL, NULL) != SQLITE_OK ||
+    r = index_connect(ix, SQLITE_OPEN_READONLY, &v->db);
+    if (r < 0) {
+        index_view_end(v);
+        return r;
+    }
+    if (sqlite3_exec(v->db, "PRAGMA cache_size = -1024; BEGIN", NULL, NULL, NULL) != SQLITE_OK ||
         sqlite3_prepare_v2(v->db, "SELECT seq, next, size_blocks, epoch, nonce, claim FROM meta",
                            -1, &q, NULL) != SQLITE_OK) {
-        r = v->db ? index_error(ix, v->db, "read") : -ENOMEM;
+        r = index_error(ix, v->db, "read");
     } else if (sqlite3_step(q) == SQLITE_DONE) {
         *ret_pos = (struct log_position){.next = 1}; /* nothing was stored yet */
     } else {

@@ -65,14 +65,19 @@ static int mark_unsynced(struct volume *v)
     return 0;
 }
 
+/* Durably: beside an index that was left clean and knows of nothing dirty the file would say that
+ * the index is not the newest. */
 static int unmark_unsynced(struct volume *v)
 {
     char path[sizeof v->dir + 16];
+    scope_close int dir = -1;
 
     if (format(path, sizeof path, "%s/unsynced", v->dir) < 0)
         return -ENAMETOOLONG;
-    return unlink(path) < 0 && errno != ENOENT ? msg_error(-EIO, "%s: %s", path, strerror(errno))
-                                               : 0;
+    if (unlink(path) < 0)
+        return errno == ENOENT ? 0 : msg_error(-EIO, "%s: %s", path, strerror(errno));
+    dir = open(v->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return dir < 0 || fsync(dir) < 0 ? msg_error(-EIO, "%s: %s", v->dir, strerror(errno)) : 0;
 }
 
 static int sync_slots(struct volume *v)

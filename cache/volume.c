@@ -160,7 +160,7 @@ static int open_all(struct volume *v)
     return r;
 }
 
-int volume_open(struct store *store, const struct volume_config *config, struct volume **ret)
+static int open_once(struct store *store, const struct volume_config *config, struct volume **ret)
 {
     struct volume *v = calloc(1, sizeof *v);
     int r;
@@ -185,6 +185,13 @@ int volume_open(struct store *store, const struct volume_config *config, struct 
     return 0;
 }
 
+int volume_open(struct store *store, const struct volume_config *config, struct volume **ret)
+{
+    int r = open_once(store, config, ret);
+
+    return r == -EAGAIN ? open_once(store, config, ret) : r;
+}
+
 /* The next mount believes what it finds. Nothing runs any more. */
 static int leave_clean(struct volume *v)
 {
@@ -194,6 +201,19 @@ static int leave_clean(struct volume *v)
     index_get_meta(v->index, &meta);
     meta.clean = true;
     return r == 0 ? index_put_meta(v->index, &meta) : r;
+}
+
+/* `saved`: everything is in the bucket. */
+static int leave(struct volume *v, bool saved)
+{
+    if (v->state == VOLUME_FAILED)
+        return -EIO;
+    if (!saved || !index_damaged(v->index))
+        return leave_clean(v);
+    msg_warn("%s: index.db is damaged: the next mount starts with an empty cache", v->dir);
+    index_close(v->index);
+    v->index = NULL;
+    return volume_remove_cache(v);
 }
 
 int volume_close(struct volume *v, bool keep_local)
@@ -213,7 +233,7 @@ int volume_close(struct volume *v, bool keep_local)
     if (reading_ahead)
         store_stop(v->store);
     stop_threads(v, 0);
-    clean = v->state == VOLUME_FAILED ? -EIO : leave_clean(v);
+    clean = leave(v, r == 0 && !keep_local);
     free_volume(v);
     return r < 0 ? r : clean;
 }

@@ -66,6 +66,7 @@ struct volume {
     const struct clock *clock;
     struct log *log;
     struct index *index;
+    bool index_damaged; /* so much that it could not be opened */
     struct slots *slots;
     char dir[256];
     int lock_fd;
@@ -203,6 +204,9 @@ int checkpointer_apply(struct volume *v, const struct commit *commit,
 int checkpointer_close(struct volume *v);
 
 /* --- attach.c --- */
+/* -EAGAIN: the index was damaged, and is gone; begin anew, with an empty cache. */
 int volume_attach(struct volume *v);
+/* All that is cached is forgotten. Nothing of it is open. */
+int volume_remove_cache(struct volume *v);
 
 #endif

@@ -71,6 +71,32 @@ static int scatter(char **arg)
     return close(fd);
 }
 
+/* inspect FILE OFFSET LEN SEED, inspect-scatter FILE LEN COUNT SEED: as verify and verify-scatter,
+ * but blocks that cannot be read are only counted, and the count is printed. */
+static int inspect(char **arg)
+{
+    bool scattered = arg[0][7];
+    uint64_t len = number(arg[scattered ? 2 : 3]), seed = number(arg[4]), rng = seed << 32;
+    uint64_t count = scattered ? number(arg[3]) : len / BLOCK, errors = 0;
+    unsigned char *want = buffer(), *got = buffer();
+    int fd = open_or_die(arg[1], O_RDONLY);
+
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t offset = scattered ? draw(&rng, len / BLOCK) * BLOCK : number(arg[2]) + i * BLOCK;
+        pattern(want, BLOCK, offset, seed);
+        ssize_t n = pread(fd, got, BLOCK, offset);
+        if (n < 0 && errno == EIO) {
+            errors++;
+            continue;
+        }
+        if (n != BLOCK)
+            die("read");
+        compare(arg[1], got, want, BLOCK, offset);
+    }
+    printf("%" PRIu64 "\n", errors);
+    return close(fd);
+}
+
 /* -------------------------------------------------------------------------------------- mirror */
 
 struct mirror {
@@ -277,6 +303,7 @@ int main(int argc, char **argv)
         {"scatter", 4, scatter}, {"verify-scatter", 4, scatter},
         {"mirror", 6, mirror},   {"hammer", 5, hammer},
         {"extents", 1, extents}, {"flip", 2, flip},
+        {"inspect", 4, inspect}, {"inspect-scatter", 4, inspect},
     };
     for (size_t i = 0; i < sizeof command / sizeof *command; i++)
         if (argc > 1 && !strcmp(argv[1], command[i].name) && argc == command[i].nargs + 2)

@@ -1,6 +1,8 @@
 /* The tests of index.db; what it is compared with is in index_model.h. */
 #include "index_model.h"
 
+#include "../../cache/index_pages.h"
+
 #include <sqlite3.h>
 
 static void test_random_commits(void **state)
@@ -231,7 +233,8 @@ static void test_damaged_sums(void **state)
         char sql[200];
         sqlite3 *db;
         snprintf(sql, sizeof sql, "UPDATE cached SET sums = %s", blobs[i]);
-        assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+        int flags = SQLITE_OPEN_READWRITE;
+        assert_int_equal(sqlite3_open_v2(path, &db, flags, index_pages_vfs()), SQLITE_OK);
         assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
         sqlite3_close(db);
         n[0] = n[1] = 0;
@@ -417,13 +420,54 @@ static void test_truncated_and_garbage(void **state)
 static void test_a_version_from_the_future(void **state)
 {
     (void)state;
+    sqlite3 *db;
     index_close(ix);
     ix = NULL;
-    int fd = open_or_die(path, O_RDWR); /* user_version: bytes 60 to 63 of the file, big-endian */
-    write_all(fd, "\0\0\1\0", 4, 60);
-    close(fd);
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, index_pages_vfs()),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "PRAGMA user_version = 256", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
     assert_int_equal(index_open(path, uuid, &ix), -EPROTONOSUPPORT);
     ix = NULL;
+}
+
+/* One bit, all over the file: never another answer. */
+static void test_flipped_pages(void **state)
+{
+    struct entry e = {.kind = ENTRY_DATA, .nblocks = 1, .frame_blocks = 1, .stored_bytes = BLOCK};
+    struct stat st;
+
+    (void)state;
+    for (uint64_t chunk = 0; chunk < 500; chunk++) {
+        e.block = chunk * CHUNK_BLOCKS;
+        e.seq = chunk + 1;
+        struct log_position pos = {.seq = chunk + 1, .next = chunk + 2};
+        assert_int_equal(index_apply(ix, &e, 1, &pos, false), 0);
+    }
+    index_close(ix);
+    ix = NULL;
+    assert_int_equal(stat(path, &st), 0);
+    for (off_t at = 7; at < st.st_size; at += 389) {
+        int fd = open_or_die(path, O_RDWR), r;
+        uint8_t byte;
+        read_all(fd, &byte, 1, (uint64_t)at);
+        byte ^= 0x10;
+        write_all(fd, &byte, 1, (uint64_t)at);
+        r = index_open(path, uuid, &ix);
+        for (uint64_t chunk = 0; chunk < 500 && r == 0; chunk++) {
+            uint64_t mask = 0;
+            r = index_mask(ix, chunk, &mask);
+            assert_true(r < 0 || mask == 1);
+        }
+        assert_true(r == -EBADMSG || r == 0);
+        assert_true(r == 0 || !ix || index_damaged(ix));
+        index_close(ix);
+        ix = NULL;
+        byte ^= 0x10;
+        write_all(fd, &byte, 1, (uint64_t)at);
+        close(fd);
+    }
+    assert_int_equal(index_open(path, uuid, &ix), 0);
 }
 
 /* ------------------------------------------------------------------ threads */
@@ -488,6 +532,7 @@ int main(void)
         TEST(test_another_volume),
         TEST(test_truncated_and_garbage),
         TEST(test_a_version_from_the_future),
+        TEST(test_flipped_pages),
         TEST(test_readers_beside_a_writer),
     };
 
