@@ -304,7 +304,7 @@ static int flush(void)
     return volume_flush(volume);
 }
 
-/* A commit of pattern 1, more than a segment, of which only the first is packed: the only uploader
+/* A commit of pattern 3, more than a segment, of which only the first is packed: the only uploader
  * hangs with it. */
 static void half_packed(struct caller *flusher)
 {
@@ -312,7 +312,8 @@ static void half_packed(struct caller *flusher)
     cfg.compress = false;
     cfg.cache_bytes = 64 * MIB;
     create_and_attach(64 * MIB);
-    put(0, 10 * MIB, 1);
+    put_clean(MIB); /* that is older */
+    put(0, 10 * MIB, 3);
     mem_retry(&mem, script_hang, "P");
     call(flusher, flush);
     mem_await_hanging(&mem, 1);
@@ -323,7 +324,9 @@ static void expect_nothing_was_stored(void)
     assert_int_equal(detach(true), 0);
     lose_cache();
     attach();
-    expect(0, 10 * MIB, 0);
+    expect(0, MIB, 0);
+    expect(MIB, CHUNK, 1);
+    expect(2 * MIB, 8 * MIB, 0);
     assert_int_equal(detach(false), 0);
 }
 
@@ -333,8 +336,8 @@ static void test_old_bytes_that_a_commit_needs(void **state)
 
     (void)state;
     half_packed(&flusher);
-    flip_one(9 * MIB, 1);
-    assert_int_equal(check_pattern(9 * MIB, BLOCK, 1, true), -EIO);
+    flip_one(9 * MIB, 3);
+    assert_int_equal(check_pattern(9 * MIB, BLOCK, 3, true), -EIO);
     assert_int_equal(status().state, VOLUME_OK);
     assert_int_equal(write_pattern(9 * MIB, BLOCK, 2, true), -EIO); /* cannot save them */
     assert_int_equal(status().state, VOLUME_DAMAGED);
@@ -350,7 +353,7 @@ static void test_saved_bytes(void **state)
     (void)state;
     half_packed(&flusher);
     put(9 * MIB, BLOCK, 2);
-    flip_one(9 * MIB, 1); /* the copy */
+    flip_one(9 * MIB, 3); /* the copy */
     expect(9 * MIB, BLOCK, 2);
     mem_retry(&mem, NULL, NULL);
     assert_int_equal(called(&flusher), -EIO);
@@ -366,14 +369,14 @@ static void test_bytes_on_their_way(void **state)
 
     (void)state;
     half_packed(&flusher);
-    flip_one(MIB, 1);
-    assert_int_equal(check_pattern(MIB, BLOCK, 1, true), -EIO);
+    flip_one(MIB, 3);
+    assert_int_equal(check_pattern(MIB, BLOCK, 3, true), -EIO);
     assert_int_equal(write_pattern(MIB + 5, 5, 2, true), -EIO);
     mem_retry(&mem, NULL, NULL);
     assert_int_equal(called(&flusher), 0);
-    await(check_pattern(MIB, BLOCK, 1, true) == 0);
+    await(check_pattern(MIB, BLOCK, 3, true) == 0);
     assert_int_equal(status().state, VOLUME_OK);
-    expect(0, 10 * MIB, 1);
+    expect(0, 10 * MIB, 3);
     assert_int_equal(detach(false), 0);
 }
 
