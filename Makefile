@@ -32,8 +32,10 @@ UNIT    := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_*.c))
 # The daemon's threads have small stacks (fuse/daemon.c).
 $(STORE) $(CACHE) $(FUSE): WARN += $(if $(SAN),,-Wframe-larger-than=20000)
 
-# The simulation: the engine with small limits, and its threads, files and time replaced by the linker.
-SIM     := $(patsubst %.c,$(B)/sim/%.o,$(wildcard store/*.c cache/*.c tests/sim/*.c))
+# The engine with small limits, so that a small volume meets them all.
+SMALL   := $(patsubst %.c,$(B)/sim/%.o,$(wildcard store/*.c cache/*.c))
+# The simulation: the same, and its threads, files and time replaced by the linker.
+SIM     := $(SMALL) $(patsubst %.c,$(B)/sim/%.o,$(wildcard tests/sim/*.c))
 SIMWRAP := pthread_create pthread_join pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock \
     pthread_cond_init pthread_cond_destroy pthread_cond_wait pthread_cond_signal pthread_cond_broadcast getrandom getpid open64 close \
     pread64 pwrite64 fallocate64 ftruncate64 fdatasync fsync fstat64 stat64 unlink mkdir flock statvfs64
@@ -70,6 +72,7 @@ $(B)/tests/unit/test_workers: $(B)/fuse/workers.o
 # Every call of these may be the one that fails (tests/unit/nth.h).
 NTHWRAP := pread64 pwrite64 fdatasync fsync fallocate64 ftruncate64 open64 unlink mkdir flock \
     malloc calloc realloc aligned_alloc pthread_create
+$(B)/tests/unit/test_volume_nth: $(SMALL)
 $(B)/tests/unit/test_volume_nth: LDFLAGS += $(NTHWRAP:%=-Wl,--wrap=%)
 $(S3D): $(call src,tests/s3d) $(B)/store.a
 
