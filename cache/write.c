@@ -34,8 +34,8 @@ struct unit {
     bool entering;    /* counted in entering_bytes */
     unsigned n, held; /* pieces; those whose blocks are held */
     struct piece pieces[UNIT_CHUNKS];
-    _Alignas(BLOCK_BYTES) uint8_t mixed[2][BLOCK_BYTES]; /* its first and its last block, if covered
-                                                            in part: as they will be */
+    uint8_t mixed[2][BLOCK_BYTES]; /* its first and its last block, if covered in part: as they will
+                                      be; not aligned, which would take 8 KiB more of the stack */
 };
 
 /* Not by an initializer, which would clear `mixed`, too. */
