@@ -28,6 +28,7 @@ src      = $(patsubst %.c,$(B)/%.o,$(wildcard $(1)/*.c))
 STORE   := $(call src,store)
 CACHE   := $(call src,cache)
 FUSE    := $(call src,fuse)
+NBD     := $(call src,contrib/nbd)
 UNIT    := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_*.c))
 # The daemon's threads have small stacks (fuse/daemon.c).
 $(STORE) $(CACHE) $(FUSE): WARN += $(if $(SAN),,-Wframe-larger-than=20000)
@@ -43,7 +44,7 @@ SIMWRAP := pthread_create pthread_join pthread_mutex_init pthread_mutex_destroy 
 TOOLS   := $(patsubst %.c,$(B)/%,$(wildcard tests/*.c))
 S3D     := $(if $(wildcard tests/s3d/*.c),$(B)/tests/s3d/s3d)
 
-all: $(B)/s3vol
+all: $(B)/s3vol $(B)/s3vol-nbd
 
 help:
 	@echo 'make               build $(B)/s3vol'
@@ -59,6 +60,9 @@ help:
 	@echo 'make clean         delete build/'
 
 $(B)/s3vol: $(FUSE) $(B)/cache.a $(B)/store.a
+# The server needs little of s3vol and no other library than OpenSSL.
+$(B)/s3vol-nbd: $(NBD) $(addprefix $(B)/,store/msg.o store/scope.o fuse/units.o)
+$(B)/s3vol-nbd: LIBS = -lssl -lcrypto -pthread
 $(B)/store.a: $(STORE)
 $(B)/cache.a: $(CACHE)
 $(TOOLS): $(B)/tests/%: $(B)/tests/%.o $(B)/cache.a $(B)/store.a
@@ -79,7 +83,7 @@ $(S3D): $(call src,tests/s3d) $(B)/store.a
 $(B)/tests/sim: $(SIM)
 $(B)/tests/sim: LDFLAGS += $(SIMWRAP:%=-Wl,--wrap=%)
 
-$(B)/s3vol $(UNIT) $(TOOLS) $(S3D) $(B)/tests/sim:
+$(B)/s3vol $(B)/s3vol-nbd $(UNIT) $(TOOLS) $(S3D) $(B)/tests/sim:
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) $(ALLCFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS)
 
@@ -137,10 +141,10 @@ bench bench-quick: %:
 SCRIPTS = contrib/setup contrib/demo contrib/bench/run tests/run tests/mutants/run .ci/run $(wildcard tests/*.sh tests/lib/*.sh)
 analyze:
 	$(call say,FORMAT,'*.[ch]')
-	$(Q)clang-format --dry-run -Werror $(wildcard */*.[ch] tests/*/*.[ch])
+	$(Q)clang-format --dry-run -Werror $(wildcard */*.[ch] */*/*.[ch])
 	$(call say,CPPCHECK,'*.c')
 	$(Q)cppcheck -q -j2 --std=c11 --enable=warning,performance,portability --inline-suppr \
-	    --suppressions-list=.cppcheck --error-exitcode=1 -DS3VOL_VERSION='""' $(wildcard */*.c tests/*/*.c)
+	    --suppressions-list=.cppcheck --error-exitcode=1 -DS3VOL_VERSION='""' $(wildcard */*.c */*/*.c)
 	$(call say,SHELL,'*.sh')
 	$(Q)shellcheck -x -S warning $(SCRIPTS)
 	$(call say,RULES,tests/t-house-rules.sh)

@@ -7,15 +7,22 @@
 
 static enum msg_sink sink = MSG_STDERR;
 static int debug;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards last_error and the output */
+static const char *name = "s3vol";
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all of these */
 static char last_error[512];
 
 void msg_set_sink(enum msg_sink to)
 {
     scope_lock(&lock);
     if (to == MSG_SYSLOG)
-        openlog("s3vol", LOG_PID, LOG_DAEMON);
+        openlog(name, LOG_PID, LOG_DAEMON);
     sink = to;
+}
+
+void msg_set_name(const char *to)
+{
+    scope_lock(&lock);
+    name = to;
 }
 
 void msg_set_debug(int on)
@@ -40,7 +47,7 @@ static void __attribute__((format(printf, 2, 0))) vmsg(int priority, const char 
     if (priority <= LOG_WARNING)
         memcpy(last_error, text, sizeof text);
     if (sink == MSG_STDERR)
-        fprintf(stderr, "s3vol: %s%s\n", label[priority], text);
+        fprintf(stderr, "%s: %s%s\n", name, label[priority], text);
     else if (sink == MSG_SYSLOG)
         syslog(priority, "%s%s", label[priority], text);
 }

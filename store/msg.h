@@ -1,18 +1,21 @@
 /*
- * Messages to the user: one line each, prefixed "s3vol: ", to stderr while somebody looks at it and
- * to syslog once the daemon is in the background. Whoever discovers an error says it, once; the
- * rest pass the number on. Never put a secret into a message. Safe from any thread.
+ * Messages to the user: one line each, prefixed "s3vol: " or another program's name, to stderr
+ * while somebody looks at it and to syslog once the daemon is in the background. Whoever discovers
+ * an error says it, once; the rest pass the number on. Never put a secret into a message. Safe from
+ * any thread.
  */
 #ifndef S3VOL_MSG_H
 #define S3VOL_MSG_H
 
 enum msg_sink {
     MSG_STDERR, /* the default */
-    MSG_SYSLOG, /* facility daemon, identity "s3vol" */
+    MSG_SYSLOG, /* facility daemon, identity: the name */
     MSG_NONE,   /* for fuzzers */
 };
 
 void msg_set_sink(enum msg_sink sink);
+/* Instead of "s3vol"; a constant. */
+void msg_set_name(const char *name);
 /* Debug messages are dropped unless this is set. */
 void msg_set_debug(int on);
 

@@ -11,7 +11,8 @@ complain() {
 complain "$(grep -nE '#include "(\.\./)?(cache|fuse|contrib|tests)/' store/*.[ch])" "store/ depends on nothing of ours:"
 complain "$(grep -nE '#include "(\.\./)?(fuse|contrib|tests)/' cache/*.[ch])" "cache/ depends on store/ only:"
 complain "$(grep -nE '#include "(\.\./)?(contrib|tests)/' fuse/*.[ch])" "fuse/ depends on cache/ and store/ only:"
+complain "$(grep -nE '#include "(\.\./)*(cache|tests)/' contrib/*/*.[ch])" "contrib/ depends on store/ and fuse/ only:"
 complain "$(wc -l -- */*.[ch] tests/*/*.[ch] tests/*.sh tests/*/*.sh tests/run contrib/*/* contrib/* 2>/dev/null |
     awk '$2 != "total" && $1 > 600')" "past 600 lines:"
-complain "$(grep -nE '\b(TODO|FIXME|XXX)\b' -- */*.[ch] tests/*/*.[ch])" "not finished:"
+complain "$(grep -nE '\b(TODO|FIXME|XXX)\b' -- */*.[ch] */*/*.[ch])" "not finished:"
 exit $bad
