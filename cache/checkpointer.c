@@ -18,7 +18,7 @@ enum {
     SEGMENTS_MOST = 20,
     SEGMENTS_CLOSING = 4,
     BYTES_LEAST = 1024,
-    PATIENCE_MS = 3000,
+    PATIENCE_MS = 1000,
 #endif
     BYTES_FACTOR = 8, /* logged bytes for each byte of checkpoint */
 };

@@ -167,6 +167,8 @@ int volume_record(struct volume *v)
                 break;
             continue;
         }
+        if (v->state == VOLUME_FAILED) /* the record that we waited for: its sync says so once */
+            return -EIO;
         v->recording = true;
         r = record_now(v);
         v->recording = false;

@@ -12,7 +12,7 @@ enum {
 #ifndef SMALL_LIMITS
     PART_ENTRIES = 16384,
 #else
-    PART_ENTRIES = 128, /* the least: a chunk's fit into one part */
+    PART_ENTRIES = 64, /* the least: a chunk's fit into one part */
 #endif
     PART_RAW_BYTES = PART_ENTRIES * ENTRY_BYTES,
     PART_ROW_BYTES = 32, /* in the root */

@@ -17,7 +17,7 @@ enum {
     LOG_ENTRIES_MAX = 2044, /* so that header and table fit into LOG_HEAD_BYTES */
     LOG_SEGMENT_RAW_BYTES = 8 * 1024 * 1024, /* frames in one segment, before compression */
 #else /* the simulation is built with these, so as to meet them all in a small volume */
-    LOG_WINDOW = 16,
+    LOG_WINDOW = 8,
     LOG_ENTRIES_MAX = 20,
     LOG_SEGMENT_RAW_BYTES = 128 * 1024,
 #endif

@@ -44,6 +44,8 @@ static struct {
     size_t nunder_way, under_way_room;
     int64_t outage_until_us;
     uint64_t requests;
+    int claimer;
+    bool uploaded[MACHINES_MAX];
 } bucket;
 
 /* ------------------------------------------------------------------ objects */
@@ -147,6 +149,16 @@ uint64_t bucket_lose_acknowledged(void)
     return lost;
 }
 
+int bucket_claimer(void)
+{
+    return bucket.claimer;
+}
+
+bool bucket_uploaded(int machine)
+{
+    return bucket.uploaded[machine];
+}
+
 uint64_t bucket_requests(void)
 {
     return bucket.requests;
@@ -245,6 +257,34 @@ static void forget(struct request *rq)
             bucket.under_way[i] = bucket.under_way[--bucket.nunder_way];
 }
 
+static bool is_kind(const struct request *rq, enum header_kind kind)
+{
+    return rq->nkeys == 0 && strncmp(rq->keys[0], "log/", 4) == 0 &&
+           get_le16(rq->data + 10) == kind;
+}
+
+static void carry_out_put(struct request *rq)
+{
+    if (rq->flags & STORE_IF_ABSENT && find(rq->keys[0])) {
+        rq->result = -EEXIST;
+        return;
+    }
+    set(rq->keys[0], rq->data, rq->len);
+    if (is_kind(rq, HEADER_CLAIM))
+        bucket.claimer = rq->machine;
+    if (strncmp(rq->keys[0], "map/", 4) == 0)
+        judge_root(rq->keys[0]);
+}
+
+static void carry_out_delete(const struct request *rq)
+{
+    for (size_t i = 0; i < rq->nkeys; i++) {
+        if (strncmp(rq->keys[i], "part/", 5) == 0)
+            judge_deletion(rq->keys[i]);
+        drop(rq->keys[i]);
+    }
+}
+
 static void arrive(void *arg)
 {
     struct request *rq = arg;
@@ -253,17 +293,10 @@ static void arrive(void *arg)
     forget(rq);
     if (rq->dropped)
         return;
-    for (size_t i = 0; i < rq->nkeys; i++) {
-        if (strncmp(rq->keys[i], "part/", 5) == 0)
-            judge_deletion(rq->keys[i]);
-        drop(rq->keys[i]);
-    }
-    if (rq->nkeys == 0 && rq->flags & STORE_IF_ABSENT && find(rq->keys[0]))
-        rq->result = -EEXIST;
-    else if (rq->nkeys == 0)
-        set(rq->keys[0], rq->data, rq->len);
-    if (rq->nkeys == 0 && strncmp(rq->keys[0], "map/", 4) == 0)
-        judge_root(rq->keys[0]);
+    if (rq->nkeys > 0)
+        carry_out_delete(rq);
+    else
+        carry_out_put(rq);
     sched_note(rq->len);
     sched_wake(rq->sender);
 }
@@ -275,12 +308,14 @@ void bucket_forget_process(int machine)
             bucket.under_way[i]->dropped = sim_chance(1, 2);
 }
 
-/* When it arrives; 0: never. */
-static int64_t arrival(void)
+/* When it arrives; 0: never. Checkpoints fail more often, since what they do then is seldom seen.
+ */
+static int64_t arrival(const struct request *rq)
 {
     int64_t now = sched_now_us();
+    bool log = strncmp(rq->keys[0], "log/", 4) == 0;
 
-    if (sim_chance(weather.lost, 1000))
+    if (sim_chance(weather.lost > 0 && !log ? weather.lost + 200 : weather.lost, 1000))
         return 0;
     if (sim_chance(weather.late, 1000))
         return now + (int64_t)sim_below(sim_chance(1, 2) ? DAY_US : 4 * TIMEOUT_US);
@@ -292,10 +327,12 @@ static int64_t arrival(void)
 /* Sends it, and waits for the answer. */
 static int send(struct client *c, struct request *rq, struct store_error *err)
 {
-    int64_t at = arrival(), give_up = sched_now_us() + TIMEOUT_US;
+    int64_t at = arrival(rq), give_up = sched_now_us() + TIMEOUT_US;
 
     bucket.requests++;
     rq->machine = sched_machine();
+    if (is_kind(rq, HEADER_SEGMENT))
+        bucket.uploaded[rq->machine] = true;
     rq->sender = c;
     if (sim_chance(weather.busy, 1000))
         return wait_us(c, latency()) ? fault(err, STORE_SLOW, "slow down") : -ECANCELED;

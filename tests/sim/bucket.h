@@ -31,6 +31,10 @@ void bucket_forget_process(int machine);
  * acknowledged. Its number; 0: there is none. */
 uint64_t bucket_lose_acknowledged(void);
 
+/* The machine whose claim is the newest; and whether one has sent a segment. */
+int bucket_claimer(void);
+bool bucket_uploaded(int machine);
+
 size_t bucket_count(const char *prefix);
 uint64_t bucket_requests(void);
 

@@ -414,6 +414,15 @@ static struct handle *handle_of(int fd)
     return h;
 }
 
+/* Mostly it takes no time. */
+static void be_slow(void)
+{
+    if (sim_chance(1, 16))
+        sched_sleep_us((int64_t)sim_below(3000));
+    else
+        sched_yield_now();
+}
+
 int __wrap_open64(const char *path, int flags, ...)
 {
     int i = 0;
@@ -458,7 +467,7 @@ ssize_t __wrap_pread64(int fd, void *buf, size_t len, off_t at)
 {
     if (fd < FD_FIRST)
         return __real_pread64(fd, buf, len, at);
-    sched_yield_now();
+    be_slow();
     struct file *f = handle_of(fd)->file;
     return disk_fault(f, false) < 0 ? failed(EIO) : (ssize_t)file_read(f, buf, len, (uint64_t)at);
 }
@@ -467,7 +476,7 @@ ssize_t __wrap_pwrite64(int fd, const void *buf, size_t len, off_t at)
 {
     if (fd < FD_FIRST)
         return __real_pwrite64(fd, buf, len, at);
-    sched_yield_now();
+    be_slow();
     struct file *f = handle_of(fd)->file;
     int r = disk_fault(f, true);
     size_t n = r < 0 ? sim_below(len / SECTOR + 1) * SECTOR : len; /* it fails half way */

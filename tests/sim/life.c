@@ -305,9 +305,8 @@ static void *client_main(void *arg)
         int r = do_something(c);
         if (r < 0) {
             judge_error(l, "a client", r);
-            if (!era_failed(l->era, c->number) && r == -ETIMEDOUT)
-                continue; /* a flush: the next one has to hold what it did not */
-            break;
+            if (era_failed(l->era, c->number))
+                break; /* else a flush: the next one has to hold what it did not */
         }
     }
     return NULL;
@@ -338,10 +337,10 @@ static void judge_open(struct life *l)
     run_say("host %d: opening: %s", l->host->number, strerror(-l->opened));
     if (l->opened == -EIO && l->host->local && l->host->index_lost)
         l->host->forked = true;
-    else if (l->opened == -ESTALE && l->host->local && !run.alone)
+    else if (l->opened == -ESTALE && lives[bucket_claimer()]->host == l->host)
+        sim_fail("host %d: refused as a fork, though nobody else attached since", l->host->number);
+    else if (l->opened == -ESTALE && l->host->local)
         l->host->forked = true;
-    else if (l->opened == -ESTALE && run.alone)
-        sim_fail("host %d: refused as a fork, though nobody else ever attached", l->host->number);
     else if (l->opened == -ESTALE)
         sim_fail("host %d: refused as a fork, though it has nothing of its own", l->host->number);
     else if (run.rot && l->opened == -EIO)
@@ -350,7 +349,7 @@ static void judge_open(struct life *l)
         return;
     else if (l->opened == -EBADMSG)
         sim_fail("host %d: the bucket or the cache is called damaged", l->host->number);
-    else if (!weather_bad && l->opened != -EBUSY)
+    else if (l->opened == -EIO || (!weather_bad && l->opened != -EBUSY))
         sim_fail("host %d: cannot attach: %s", l->host->number, strerror(-l->opened));
 }
 
@@ -426,7 +425,7 @@ struct life *life_start(struct host *host, const struct volume_config *config, u
                        .opened = 1,
                        .closed = 1};
     host->life = lives[l->machine] = l;
-    if (sim_chance(1, 8))
+    if (sim_chance(1, 4))
         l->syncs_left = 1 + (unsigned)sim_below(20);
     l->task = sched_spawn(l->machine, life_main, l);
     return l;
@@ -440,6 +439,11 @@ void life_on_sync(void)
         return;
     l->dying = true;
     sched_pause(l->machine, sched_now_us() + INT64_C(3600000000));
+}
+
+bool life_may_die(const struct host *h)
+{
+    return !life_unknown(h) || !bucket_uploaded(h->life->machine);
 }
 
 bool life_unknown(const struct host *h)

@@ -56,7 +56,8 @@ extern struct run run;
 struct life *life_start(struct host *host, const struct volume_config *config, unsigned operations,
                         bool keep_local);
 /* Mounted now, it has, and may upload, what a write cache left, and nobody has read that yet: not
- * the time to be killed or taken over. */
+ * the time to be taken over; nor, once it does, to be killed. */
+bool life_may_die(const struct host *host);
 bool life_unknown(const struct host *host);
 /* To be called by a thread of it that syncs a file. */
 void life_on_sync(void);

@@ -86,7 +86,7 @@ static struct volume_config choose_config(const struct host *h)
     volume_config_init(&c);
     c.cache_dir = h->dir;
     c.cache_bytes = sim_chance(1, 2) ? 1 << 20 : 4 << 20;
-    c.dirty_bytes = sim_chance(1, 2) ? 1 << 19 : 1 << 20;
+    c.dirty_bytes = c.cache_bytes >> sim_below(3);
     c.readahead_bytes = sim_chance(1, 2) ? 1 << 20 : 0;
     /* after a crash in cache mode the slots are believed as they are, rotten or not */
     c.sync = !run.rot && sim_chance(1, 2) ? SYNC_CACHE : SYNC_BUCKET;
@@ -155,7 +155,7 @@ static void befall(struct host *h)
     switch (sim_below(8)) {
     case 0:
     case 1:
-        if (!life_unknown(h))
+        if (life_may_die(h))
             bury(h, sim_chance(1, 2));
         break;
     case 2:
@@ -192,10 +192,10 @@ static void live(struct host *hosts)
         struct host *other = &hosts[1 - h->number];
         if (h->life && h->life->dying) {
             h->life->dying = false;
-            if (life_unknown(h))
-                sched_pause(h->life->machine, 0);
-            else
+            if (life_may_die(h))
                 bury(h, sim_chance(3, 4));
+            else
+                sched_pause(h->life->machine, 0);
         }
         bool alone = !other->life;
         /* what is uploaded before it was read the model does not know */
