@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib/nbd.sh"
 
 verify() { # verify URI
-    fio --name=verify --ioengine=nbd --uri="$1" --rw=randwrite --bsrange=512-64k --blockalign=512 --iodepth=32 \
+    fio --name=verify --verify_state_save=0 --ioengine=nbd --uri="$1" --rw=randwrite --bsrange=512-64k --blockalign=512 --iodepth=32 \
         --numjobs=4 --size=12M --offset_increment=12M --verify=crc32c --do_verify=1 --verify_fatal=1 \
         --group_reporting >"$T/fio.out" 2>&1 || { tail "$T/fio.out"; fail "fio"; }
     grep -q 'err= 0' "$T/fio.out" || { cat "$T/fio.out"; fail "fio"; }

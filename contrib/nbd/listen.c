@@ -34,9 +34,13 @@ static int no_room(const struct listeners *listeners, const char *what)
 
 /* ----------------------------------------------------------------------------- Unix */
 
-/* Whether a socket file is left over: nobody answers. */
+/* Whether a file is a socket that was left over: nobody answers. */
 static bool is_stale(const struct sockaddr_un *addr)
 {
+    struct stat st;
+
+    if (lstat(addr->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
+        return false;
     scope_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     return fd >= 0 && connect(fd, (const struct sockaddr *)addr, sizeof *addr) < 0 &&

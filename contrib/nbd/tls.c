@@ -6,6 +6,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <poll.h>
+#include <string.h>
 
 struct tls {
     SSL_CTX *ctx;
@@ -22,7 +23,9 @@ struct layer {
 
 static const char *reason(void)
 {
-    const char *text = ERR_reason_error_string(ERR_peek_error());
+    unsigned long err = ERR_peek_error();
+    const char *text =
+        ERR_SYSTEM_ERROR(err) ? strerror(ERR_GET_REASON(err)) : ERR_reason_error_string(err);
 
     ERR_clear_error();
     return text ? text : "unknown error";
