@@ -122,11 +122,11 @@ check-mutants:
 KILLS   ?= 200
 SEEDS   ?= 200
 LIMIT   ?= 86400
-SOAK    := t-fsync-survives-many-kills t-stopped-writer-is-fenced t-model t-simulation
+SOAK    := t-fsync-survives-many-kills t-stopped-writer-is-fenced t-damaged-index-anywhere t-model t-simulation
 soak:
 	$(Q)contrib/setup build test
 	$(Q)$(MAKE) --no-print-directory -j2 tests
-	$(Q)B=$(B) KILLS=$(KILLS) ROUNDS=$(KILLS) SEEDS=$(SEEDS) LIMIT=$(LIMIT) tests/run $(if $(JOBS),-j$(JOBS)) $(SOAK)
+	$(Q)B=$(B) KILLS=$(KILLS) ROUNDS=$(KILLS) FLIPS=$(KILLS) SEEDS=$(SEEDS) LIMIT=$(LIMIT) tests/run $(if $(JOBS),-j$(JOBS)) $(SOAK)
 
 demo:
 	$(Q)contrib/setup build demo
