@@ -12,6 +12,7 @@ for sync in bucket cache; do
     mount_volume --sync $sync --writeback-delay 1h --no-compress
     tool fill "$IMAGE" 0 24M 1
     s3d_fault down=1
+    : >"$T/said"
     s3vol umount "$MNT" 2>"$T/said" &
     waiting=$!
     wait_for 30 grep -q "$MNT: the store does not answer: waiting until 24.0 MiB are uploaded" "$T/said"
@@ -26,6 +27,7 @@ for sync in bucket cache; do
     tool verify "$IMAGE" 0 24M 1
     tool fill "$IMAGE" 10M 24M 2
     s3d_fault down=1
+    rm -f "$T/terminal" # of the first round
     script -qefc "exec s3vol umount '$MNT'" "$T/terminal" >/dev/null </dev/null &
     waiting=$!
     wait_for 30 grep -q "24.0 MiB left to upload" "$T/terminal"
