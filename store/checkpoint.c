@@ -1,52 +1,28 @@
 #include "checkpoint.h"
 
-#include "bytes.h"
 #include "msg.h"
 #include "pipeline.h"
 #include "scope.h"
 
 #include <inttypes.h>
-#include <zstd.h>
+#include <string.h>
 
-enum {
-#ifndef SMALL_LIMITS
-    PART_ENTRIES = 16384,
-#else
-    PART_ENTRIES = 64, /* the least: a chunk's fit into one part */
-#endif
-    PART_RAW_BYTES = PART_ENTRIES * ENTRY_BYTES,
-    PART_ROW_BYTES = 32, /* in the root */
-    PARTS_MAX = 1 << 20,
-};
+/* A root of more bytes would make no sense. */
+enum { ROOT_BYTES_MAX = HEADER_BYTES + (32 << 20) };
 
-static void map_key(uint64_t seq, char key[STORE_KEY_MAX])
+void checkpoint_key(uint64_t seq, char key[STORE_KEY_MAX])
 {
     (void)snprintf(key, STORE_KEY_MAX, "map/%016" PRIx64, seq);
 }
 
-static void part_key(uint64_t seq, uint32_t index, char key[STORE_KEY_MAX])
+bool checkpoint_parse_key(const char *key, uint64_t *ret_seq)
 {
-    (void)snprintf(key, STORE_KEY_MAX, "part/%016" PRIx64 ".%08" PRIx32, seq, index);
-}
+    char back[STORE_KEY_MAX];
 
-static void part_encode(const struct part *part, uint8_t *p)
-{
-    put_le64(p, part->first_chunk);
-    put_le64(p + 8, part->seq);
-    put_le32(p + 16, part->index);
-    put_le32(p + 20, part->nentries);
-    put_le32(p + 24, part->object_bytes);
-    put_le32(p + 28, part->crc);
-}
-
-static int part_decode(const uint8_t *p, struct part *part)
-{
-    *part = (struct part){get_le64(p),      get_le64(p + 8),  get_le32(p + 16),
-                          get_le32(p + 20), get_le32(p + 24), get_le32(p + 28)};
-    return part->first_chunk < VOLUME_BLOCKS_MAX / CHUNK_BLOCKS && part->nentries > 0 &&
-                   part->nentries <= PART_ENTRIES
-               ? 0
-               : -EBADMSG;
+    if (sscanf(key, "map/%16" SCNx64, ret_seq) != 1)
+        return false;
+    checkpoint_key(*ret_seq, back);
+    return strcmp(key, back) == 0;
 }
 
 /* ------------------------------------------------------------------ writing */
@@ -60,8 +36,7 @@ struct checkpoint {
     uint32_t stored;     /* parts of our own so far */
     uint64_t bytes;      /* stored so far */
     struct part current; /* being filled; nentries 0: none */
-    uint8_t raw[PART_RAW_BYTES];
-    uint8_t packed[HEADER_BYTES + ZSTD_COMPRESSBOUND(PART_RAW_BYTES)];
+    uint8_t raw[PART_ENTRIES * ENTRY_BYTES];
 };
 
 int checkpoint_new(struct log *log, const struct log_position *pos, int64_t patience_ms,
@@ -112,23 +87,18 @@ static int store_part(struct checkpoint *cp)
 {
     struct part *part = &cp->current;
     struct header h = describe(cp, HEADER_PART);
+    scope_free uint8_t *object = NULL;
     char key[STORE_KEY_MAX];
-    size_t n;
     int r;
 
     if (part->nentries == 0)
         return 0;
-    n = ZSTD_compress(cp->packed + HEADER_BYTES, sizeof cp->packed - HEADER_BYTES, cp->raw,
-                      (size_t)part->nentries * ENTRY_BYTES, 1);
-    if (ZSTD_isError(n))
-        return -ENOMEM;
     h.first = cp->stored;
-    h.nentries = part->nentries;
-    h.body_bytes = (uint32_t)n;
-    h.object_bytes = HEADER_BYTES + h.body_bytes;
-    header_encode(&h, cp->packed + HEADER_BYTES, cp->packed);
+    r = part_encode(&h, cp->raw, part->nentries, &object);
+    if (r < 0)
+        return r;
     part_key(h.seq, cp->stored, key);
-    r = store_put(log_store(cp->log), key, cp->packed, h.object_bytes, 0, cp->patience_ms);
+    r = store_put(log_store(cp->log), key, object, h.object_bytes, 0, cp->patience_ms);
     if (r < 0)
         return r;
     part->seq = h.seq;
@@ -166,7 +136,7 @@ int checkpoint_reuse(struct checkpoint *cp, const struct part *part)
 int checkpoint_finish(struct checkpoint *cp, struct part_list *ret_list, uint64_t *ret_bytes)
 {
     struct header h = describe(cp, HEADER_CHECKPOINT);
-    scope_free uint8_t *buf = NULL;
+    scope_free uint8_t *object = NULL;
     char key[STORE_KEY_MAX];
     int r = store_part(cp);
 
@@ -174,17 +144,11 @@ int checkpoint_finish(struct checkpoint *cp, struct part_list *ret_list, uint64_
         return r;
     h.first = cp->pos.seq;
     h.next = cp->pos.next;
-    h.nentries = (uint32_t)cp->list.nparts;
-    h.body_bytes = h.nentries * PART_ROW_BYTES;
-    h.object_bytes = HEADER_BYTES + h.body_bytes;
-    buf = malloc(h.object_bytes);
-    if (!buf)
-        return -ENOMEM;
-    for (size_t i = 0; i < cp->list.nparts; i++)
-        part_encode(&cp->list.parts[i], buf + HEADER_BYTES + i * PART_ROW_BYTES);
-    header_encode(&h, buf + HEADER_BYTES, buf);
-    map_key(h.seq, key);
-    r = store_put(log_store(cp->log), key, buf, h.object_bytes, 0, cp->patience_ms);
+    r = part_list_encode(&h, &cp->list, &object);
+    if (r < 0)
+        return r;
+    checkpoint_key(h.seq, key);
+    r = store_put(log_store(cp->log), key, object, h.object_bytes, 0, cp->patience_ms);
     if (r < 0)
         return r;
     *ret_bytes = cp->bytes + h.object_bytes;
@@ -231,7 +195,7 @@ static int clean_root(void *ctx, const char *key, uint64_t size_bytes)
     uint64_t seq;
 
     (void)size_bytes;
-    return sscanf(key, "map/%16" SCNx64, &seq) == 1 && seq < c->keep_seq ? clean_one(c, key) : 0;
+    return checkpoint_parse_key(key, &seq) && seq < c->keep_seq ? clean_one(c, key) : 0;
 }
 
 static bool is_listed(const struct clean *c, uint64_t seq, uint32_t index)
@@ -250,8 +214,7 @@ static int clean_part(void *ctx, const char *key, uint64_t size_bytes)
     uint32_t index;
 
     (void)size_bytes;
-    return sscanf(key, "part/%16" SCNx64 ".%8" SCNx32, &seq, &index) == 2 && seq <= c->newest_seq &&
-                   !is_listed(c, seq, index)
+    return part_parse_key(key, &seq, &index) && seq <= c->newest_seq && !is_listed(c, seq, index)
                ? clean_one(c, key)
                : 0;
 }
@@ -285,7 +248,7 @@ static int newest(void *ctx, const char *key, uint64_t size_bytes)
     uint64_t *seq = ctx, n;
 
     (void)size_bytes;
-    if (sscanf(key, "map/%16" SCNx64, &n) == 1)
+    if (checkpoint_parse_key(key, &n))
         *seq = n;
     return 0;
 }
@@ -296,24 +259,26 @@ int checkpoint_newest(struct log *log, uint64_t *ret_seq, int64_t patience_ms)
     return store_list(log_store(log), "map/", "", newest, ret_seq, patience_ms);
 }
 
-/* The whole object: header in *ret_header, body malloc'ed. -ENOENT silently. */
-static int read_object(struct log *log, const char *key, enum header_kind kind, uint64_t seq,
-                       size_t max, int64_t patience_ms, struct header *ret_header,
-                       uint8_t **ret_data)
+static int report(struct log *log, const char *key, int err, const char *why)
+{
+    return msg_error(err, "%s: %s: %s; see `s3vol check`", store_url(log_store(log)), key, why);
+}
+
+/* A whole object of at most `max` bytes; the caller frees it. -ENOENT silently. */
+static int read_object(struct log *log, const char *key, size_t max, int64_t patience_ms,
+                       uint8_t **ret_data, size_t *ret_len)
 {
     scope_free uint8_t *buf = malloc(max);
-    const char *why;
-    size_t len;
+    uint64_t size;
     int r;
 
     if (!buf)
         return -ENOMEM;
-    r = store_get_head(log_store(log), key, buf, max, &len, NULL, patience_ms);
+    r = store_get_head(log_store(log), key, buf, max, ret_len, &size, patience_ms);
     if (r < 0)
         return r;
-    r = header_decode(buf, len, log_superblock(log)->uuid, kind, seq, ret_header, &why);
-    if (r < 0)
-        return msg_error(r, "%s: %s: %s; see `s3vol check`", store_url(log_store(log)), key, why);
+    if (size > *ret_len)
+        return report(log, key, -EBADMSG, "damaged: longer than it should be");
     *ret_data = take(buf);
     return 0;
 }
@@ -328,32 +293,8 @@ struct loading {
 
 struct loaded_part {
     int error;
-    size_t nentries;
     struct entry entries[PART_ENTRIES];
 };
-
-static int unpack_part(const struct header *h, const struct part *part, const uint8_t *body,
-                       uint64_t end_chunk, struct loaded_part *ret)
-{
-    scope_free uint8_t *raw = malloc(PART_RAW_BYTES);
-    uint64_t at = part->first_chunk * CHUNK_BLOCKS;
-
-    if (!raw)
-        return -ENOMEM;
-    if (h->body_crc != part->crc || h->first != part->index || h->nentries != part->nentries ||
-        ZSTD_decompress(raw, PART_RAW_BYTES, body, h->body_bytes) !=
-            (size_t)part->nentries * ENTRY_BYTES)
-        return -EBADMSG;
-    for (uint32_t i = 0; i < part->nentries; i++) {
-        struct entry *e = &ret->entries[i];
-        if (entry_decode(raw + (size_t)i * ENTRY_BYTES, e) < 0 || e->kind != ENTRY_DATA ||
-            e->block < at || e->block / CHUNK_BLOCKS >= end_chunk)
-            return -EBADMSG;
-        at = e->block + e->nblocks;
-    }
-    ret->nentries = part->nentries;
-    return 0;
-}
 
 static void *part_make(void *ctx, size_t i)
 {
@@ -362,21 +303,18 @@ static void *part_make(void *ctx, size_t i)
     struct loaded_part *loaded = malloc(sizeof *loaded);
     scope_free uint8_t *data = NULL;
     char key[STORE_KEY_MAX];
-    struct header h;
+    const char *why;
+    size_t len;
 
     if (!loaded)
         return NULL;
     part_key(part->seq, part->index, key);
-    loaded->error = read_object(l->log, key, HEADER_PART, part->seq, part->object_bytes,
-                                l->patience_ms, &h, &data);
+    loaded->error = read_object(l->log, key, part->object_bytes, l->patience_ms, &data, &len);
     if (loaded->error == 0) {
-        loaded->error = unpack_part(&h, part, data + HEADER_BYTES,
-                                    i + 1 < l->list.nparts ? part[1].first_chunk
-                                                           : VOLUME_BLOCKS_MAX / CHUNK_BLOCKS,
-                                    loaded);
-        if (loaded->error == -EBADMSG)
-            msg_error(0, "%s: %s: damaged, or not the part that its checkpoint lists",
-                      store_url(log_store(l->log)), key);
+        loaded->error =
+            part_decode(log_superblock(l->log), &l->list, i, data, len, loaded->entries, &why);
+        if (loaded->error == -EBADMSG || loaded->error == -EPROTONOSUPPORT)
+            report(l->log, key, loaded->error, why);
     }
     return loaded;
 }
@@ -386,27 +324,11 @@ static int part_use(void *ctx, size_t i, void *item)
     struct loading *l = ctx;
     struct loaded_part *loaded = item;
 
-    (void)i;
-    return loaded->error ? loaded->error : l->add(l->ctx, loaded->entries, loaded->nentries);
+    return loaded->error ? loaded->error
+                         : l->add(l->ctx, loaded->entries, l->list.parts[i].nentries);
 }
 
 static const struct pipeline_ops part_items = {part_make, part_use, free};
-
-static int decode_parts(const struct header *h, const uint8_t *body, struct part_list *list)
-{
-    if (h->nentries > PARTS_MAX || h->body_bytes != h->nentries * PART_ROW_BYTES)
-        return -EBADMSG;
-    list->parts = calloc(MAX(h->nentries, 1u), sizeof *list->parts);
-    if (!list->parts)
-        return -ENOMEM;
-    list->nparts = h->nentries;
-    for (size_t i = 0; i < list->nparts; i++)
-        if (part_decode(body + i * PART_ROW_BYTES, &list->parts[i]) < 0 ||
-            list->parts[i].object_bytes > HEADER_BYTES + ZSTD_COMPRESSBOUND(PART_RAW_BYTES) ||
-            (i > 0 && list->parts[i].first_chunk <= list->parts[i - 1].first_chunk))
-            return -EBADMSG;
-    return 0;
-}
 
 int checkpoint_load(struct log *log, uint64_t seq, checkpoint_add_fn *add, void *ctx,
                     int64_t patience_ms, struct log_position *ret_pos)
@@ -414,18 +336,18 @@ int checkpoint_load(struct log *log, uint64_t seq, checkpoint_add_fn *add, void 
     struct loading l = {.log = log, .patience_ms = patience_ms, .add = add, .ctx = ctx};
     scope_free uint8_t *data = NULL;
     char key[STORE_KEY_MAX];
+    const char *why;
     struct header h;
+    size_t len;
     int r;
 
-    map_key(seq, key);
-    r = read_object(log, key, HEADER_CHECKPOINT, seq,
-                    HEADER_BYTES + (size_t)PARTS_MAX * PART_ROW_BYTES, patience_ms, &h, &data);
+    checkpoint_key(seq, key);
+    r = read_object(log, key, ROOT_BYTES_MAX, patience_ms, &data, &len);
     if (r < 0)
         return r;
-    r = decode_parts(&h, data + HEADER_BYTES, &l.list);
-    if (r == -EBADMSG)
-        msg_error(r, "%s: %s: damaged: its parts make no sense; see `s3vol check`",
-                  store_url(log_store(log)), key);
+    r = part_list_decode(log_superblock(log), seq, data, len, &h, &l.list, &why);
+    if (r == -EBADMSG || r == -EPROTONOSUPPORT)
+        report(log, key, r, why);
     if (r == 0)
         r = pipeline_run(l.list.nparts, &part_items, &l);
     free(l.list.parts);

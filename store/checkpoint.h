@@ -8,20 +8,7 @@
 #define S3VOL_CHECKPOINT_H
 
 #include "log.h"
-
-struct part {
-    uint64_t first_chunk; /* it speaks of all chunks from here to the next part's first */
-    uint64_t seq;         /* of the checkpoint that stored it */
-    uint32_t index;       /* among that one's */
-    uint32_t nentries;
-    uint32_t object_bytes;
-    uint32_t crc; /* of its body */
-};
-
-struct part_list {
-    struct part *parts; /* malloc'ed */
-    size_t nparts;
-};
+#include "part.h"
 
 /* --- writing: one thread --- */
 
@@ -43,6 +30,10 @@ int checkpoint_clean(struct log *log, uint64_t keep_seq, const struct part_list 
                      size_t nlists, int64_t patience_ms);
 
 /* --- reading --- */
+
+/* "map/0000000000000001"; false from parsing: this is no such key. */
+void checkpoint_key(uint64_t seq, char ret_key[STORE_KEY_MAX]);
+bool checkpoint_parse_key(const char *key, uint64_t *ret_seq);
 
 /* *ret_seq 0: there is none. */
 int checkpoint_newest(struct log *log, uint64_t *ret_seq, int64_t patience_ms);

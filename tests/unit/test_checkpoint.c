@@ -48,7 +48,7 @@ static struct log_position position(uint64_t seq)
 
     pos.seq = seq;
     pos.next = seq + 1;
-    pos.size_blocks = 1000 + seq;
+    pos.size_blocks = CHUNKS * CHUNK_BLOCKS + seq;
     return pos;
 }
 
@@ -188,6 +188,8 @@ static void test_the_newest_is_by_number(void **state)
         free(finish(begin(seqs[i])).parts);
     mem_set(&mem, "map/zz", "", 0);
     mem_set(&mem, "map/README", "", 0);
+    mem_set(&mem, "map/0000000000020000.bak", "", 0);
+    mem_set(&mem, "map/30000", "", 0);
     assert_int_equal(checkpoint_newest(m.log, &seq, 0), 0);
     assert_int_equal(seq, 0x10000);
 }
@@ -338,9 +340,35 @@ static void test_every_damaged_byte_is_noticed(void **state)
         size_t len = o->len;
         for (o->len = 0; o->len < len; o->len += 1 + o->len / 7)
             assert_damaged(keys[k]);
+        uint8_t *longer = calloc(1, len + 1), *whole = o->data;
+        memcpy(longer, whole, len);
+        o->data = longer;
+        o->len = len + 1;
+        assert_damaged(keys[k]);
+        o->data = whole;
         o->len = len;
+        free(longer);
     }
     assert_int_equal(load(2000, &s), 0);
+}
+
+/* Checksums right, and yet nothing that a checkpoint could say. */
+static void test_entries_that_cannot_be(void **state)
+{
+    (void)state;
+    for (int how = 0; how < 2; how++) {
+        struct checkpoint *cp = begin(2000);
+        struct entry e = {.kind = ENTRY_DATA,
+                          .block = how == 0 ? position(2000).size_blocks : 0,
+                          .nblocks = 1,
+                          .seq = how == 0 ? 5 : 2001,
+                          .offset = HEADER_BYTES,
+                          .stored_bytes = BLOCK_BYTES,
+                          .frame_blocks = 1};
+        assert_int_equal(checkpoint_add(cp, &e, 1), 0);
+        free(finish(cp).parts);
+        assert_damaged("part/00000000000007d0.00000000");
+    }
 }
 
 /* A part that is good in itself, and not the one that is meant. */
@@ -437,6 +465,7 @@ int main(void)
         TEST(test_many_are_cleaned),
         TEST(test_a_missing_part),
         TEST(test_every_damaged_byte_is_noticed),
+        TEST(test_entries_that_cannot_be),
         TEST(test_a_part_in_the_place_of_another),
         TEST(test_parts_out_of_range),
         TEST(test_an_error_of_the_taker_is_the_end),
