@@ -55,7 +55,7 @@ static bool data_makes_sense(const struct entry *e)
     return e->nblocks > 0 && e->skip + e->nblocks <= e->frame_blocks &&
            /* the whole frame is of one chunk, too */
            e->skip <= at && at - e->skip + e->frame_blocks <= CHUNK_BLOCKS && e->seq > 0 &&
-           e->seq >> 48 == 0 && e->offset >= HEADER_BYTES &&
+           e->seq <= SEQ_MAX && e->offset >= HEADER_BYTES &&
            e->offset <= UINT32_MAX - e->stored_bytes && e->stored_bytes > 0 &&
            (e->codec == CODEC_RAW    ? e->stored_bytes == raw_bytes
             : e->codec == CODEC_ZSTD ? e->stored_bytes < raw_bytes

@@ -17,6 +17,8 @@ enum {
 
 /* A volume has less than so many blocks: 8 EiB. */
 #define VOLUME_BLOCKS_MAX (UINT64_C(1) << 51)
+/* No object of the log has a greater number. */
+#define SEQ_MAX ((UINT64_C(1) << 48) - 1)
 
 enum entry_kind {
     ENTRY_DATA = 1, /* the blocks are in a frame */

@@ -2,6 +2,7 @@
 
 #include "bytes.h"
 #include "crc32c.h"
+#include "entry.h"
 #include "scope.h"
 
 static const char MAGIC[8] = "S3VOLUME";
@@ -61,6 +62,22 @@ static int bad(const char **ret_why, const char *why)
     return -EBADMSG;
 }
 
+static uint32_t known_flags(unsigned kind)
+{
+    return kind == HEADER_SEGMENT ? HEADER_LAST : 0;
+}
+
+/* So that no sum of them wraps, and a claim leads on. */
+static bool numbers_make_sense(const struct header *h)
+{
+    if (h->seq > SEQ_MAX || h->next > SEQ_MAX || h->size_blocks >= VOLUME_BLOCKS_MAX)
+        return false;
+    if (h->kind == HEADER_CLAIM && h->claim != h->seq)
+        return false;
+    return h->kind == HEADER_SEGMENT || h->kind == HEADER_PART ||
+           (h->next > h->seq && h->first <= h->seq);
+}
+
 int header_decode(const void *data, size_t len, const uint8_t uuid[UUID_BYTES],
                   enum header_kind kind, uint64_t seq, struct header *ret, const char **ret_why)
 {
@@ -73,7 +90,8 @@ int header_decode(const void *data, size_t len, const uint8_t uuid[UUID_BYTES],
         return bad(ret_why, "not an object of s3vol");
     if (get_le32(p + AT_CRC) != crc32c(0, p, AT_CRC))
         return bad(ret_why, "damaged: the header's checksum does not match");
-    if (get_le16(p + AT_VERSION) != FORMAT_VERSION) {
+    if (get_le16(p + AT_VERSION) != FORMAT_VERSION || get_le32(p + AT_RESERVED) != 0 ||
+        get_le32(p + AT_FLAGS) & ~known_flags(get_le16(p + AT_KIND))) {
         *ret_why = "of a format version that this s3vol does not know: upgrade it";
         return -EPROTONOSUPPORT;
     }
@@ -104,8 +122,7 @@ int header_decode(const void *data, size_t len, const uint8_t uuid[UUID_BYTES],
         return bad(ret_why, "truncated");
     if (h.object_bytes < HEADER_BYTES + (uint64_t)h.body_bytes)
         return bad(ret_why, "damaged: sizes do not add up");
-    if ((h.kind == HEADER_CLAIM || h.kind == HEADER_CHECKPOINT) &&
-        (h.next <= h.seq || h.first > h.seq))
+    if (!numbers_make_sense(&h))
         return bad(ret_why, "damaged: its numbers make no sense");
     if (crc32c(0, p + HEADER_BYTES, h.body_bytes) != h.body_crc)
         return bad(ret_why, "damaged: the body's checksum does not match");

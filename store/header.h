@@ -50,7 +50,7 @@ void header_encode(struct header *header, const void *body, void *out);
 /* Checks `len` bytes from an object's beginning: magic, version, checksums, sizes, and that the
  * object is of this volume (`uuid`), kind (0: segment or claim) and number. The body must lie
  * within `len`, it follows at data + HEADER_BYTES. On failure *ret_why says what is wrong:
- * -EBADMSG, or -EPROTONOSUPPORT for a version from the future. */
+ * -EBADMSG, or -EPROTONOSUPPORT for a version, flags or a field from the future. */
 int header_decode(const void *data, size_t len, const uint8_t uuid[UUID_BYTES],
                   enum header_kind kind, uint64_t seq, struct header *ret_header,
                   const char **ret_why);

@@ -65,6 +65,16 @@ void log_key(uint64_t seq, char ret_key[STORE_KEY_MAX])
     (void)snprintf(ret_key, STORE_KEY_MAX, "log/%016" PRIx64, seq);
 }
 
+bool log_parse_key(const char *key, uint64_t *ret_seq)
+{
+    char back[STORE_KEY_MAX];
+
+    if (sscanf(key, "log/%16" SCNx64, ret_seq) != 1)
+        return false;
+    log_key(*ret_seq, back);
+    return strcmp(key, back) == 0;
+}
+
 void log_describe(struct log *log, struct header *h)
 {
     memcpy(h->uuid, log->sb.uuid, UUID_BYTES);

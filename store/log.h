@@ -41,8 +41,9 @@ int log_new(struct store *store, const struct superblock *sb, const struct clock
             struct log **ret_log);
 void log_free(struct log *log);
 
-/* "log/0000000000000001" */
+/* "log/0000000000000001"; false from parsing: this is no such key. */
 void log_key(uint64_t seq, char ret_key[STORE_KEY_MAX]);
+bool log_parse_key(const char *key, uint64_t *ret_seq);
 
 /* Calls `apply` for every whole commit and every claim from pos->next on, in order: `last` is the
  * header of the commit's last segment, or the claim's. Then `*pos` is after it. Stops at the first

@@ -106,7 +106,7 @@ int part_list_decode(const struct superblock *sb, uint64_t seq, const void *data
         return -EBADMSG;
     *ret_why = "damaged: its parts make no sense";
     if (h.nentries > PARTS_MAX || h.body_bytes != h.nentries * ROW_BYTES ||
-        h.object_bytes != HEADER_BYTES + h.body_bytes || h.size_blocks >= VOLUME_BLOCKS_MAX)
+        h.object_bytes != HEADER_BYTES + h.body_bytes)
         return -EBADMSG;
     parts = calloc(MAX(h.nentries, 1u), sizeof *parts);
     if (!parts)

@@ -26,6 +26,14 @@ static int check_entries(const struct header *h, const uint8_t *table, struct en
     return 0;
 }
 
+static bool sizes_add_up(const struct header *h)
+{
+    if (h->kind == HEADER_CLAIM)
+        return h->nentries == 0 && h->object_bytes == HEADER_BYTES + h->body_bytes;
+    return h->nentries <= LOG_ENTRIES_MAX && h->body_bytes == h->nentries * ENTRY_BYTES &&
+           h->first <= h->seq;
+}
+
 int log_decode(const struct superblock *sb, uint64_t seq, const void *head, size_t len,
                struct header *ret_header, struct entry **ret_entries, const char **ret_why)
 {
@@ -33,11 +41,11 @@ int log_decode(const struct superblock *sb, uint64_t seq, const void *head, size
     struct header h;
     int r = header_decode(head, len, sb->uuid, 0, seq, &h, ret_why);
 
-    if (r == 0 && h.kind == HEADER_SEGMENT) {
+    if (r == 0 && !sizes_add_up(&h)) {
         *ret_why = "damaged: sizes do not add up";
-        if (h.nentries > LOG_ENTRIES_MAX || h.body_bytes != h.nentries * ENTRY_BYTES ||
-            h.first > seq || h.size_blocks >= VOLUME_BLOCKS_MAX)
-            return -EBADMSG;
+        return -EBADMSG;
+    }
+    if (r == 0 && h.kind == HEADER_SEGMENT) {
         entries = calloc(MAX(h.nentries, 1u), sizeof *entries);
         r = entries ? check_entries(&h, (const uint8_t *)head + HEADER_BYTES, entries, ret_why)
                     : -ENOMEM;
@@ -215,14 +223,10 @@ struct seqs {
 static int add_seq(void *ctx, const char *key, uint64_t size_bytes)
 {
     struct seqs *s = ctx;
-    char back[STORE_KEY_MAX];
     uint64_t seq;
 
     (void)size_bytes;
-    if (sscanf(key, "log/%16" SCNx64, &seq) != 1)
-        return 0;
-    log_key(seq, back);
-    if (strcmp(key, back) != 0)
+    if (!log_parse_key(key, &seq))
         return 0; /* not ours: somebody's file lying about */
     if (s->n == s->room) {
         size_t room = MAX(2 * s->room, (size_t)256);

@@ -17,12 +17,18 @@ int random_bytes(void *buf, size_t len)
     return getrandom(buf, len, 0) == (ssize_t)len ? 0 : msg_error(-EIO, "getrandom: failed");
 }
 
+/* Before this byte there is a dash. */
+static bool is_group(int i)
+{
+    return i == 4 || i == 6 || i == 8 || i == 10;
+}
+
 void uuid_format(const uint8_t u[UUID_BYTES], char ret[UUID_TEXT_BYTES])
 {
     char *p = ret;
 
     for (int i = 0; i < UUID_BYTES; i++) {
-        if (i == 4 || i == 6 || i == 8 || i == 10)
+        if (is_group(i))
             *p++ = '-';
         p += sprintf(p, "%02x", u[i]);
     }
@@ -32,11 +38,12 @@ static int uuid_parse(const char *text, uint8_t ret[UUID_BYTES])
 {
     char back[UUID_TEXT_BYTES];
 
+    if (strlen(text) != UUID_TEXT_BYTES - 1)
+        return -EBADMSG;
     for (int i = 0, at = 0; i < UUID_BYTES; i++, at += 2) {
         unsigned byte;
-        if (text[at] == '-')
-            at++;
-        if (!text[at] || sscanf(text + at, "%2x", &byte) != 1)
+        at += is_group(i);
+        if (sscanf(text + at, "%2x", &byte) != 1)
             return -EBADMSG;
         ret[i] = (uint8_t)byte;
     }
@@ -46,6 +53,7 @@ static int uuid_parse(const char *text, uint8_t ret[UUID_BYTES])
 
 /* The last member is the checksum of all that stands before it. */
 #define CRC_MEMBER ",\"crc32c\":\""
+#define CRC_END    CRC_MEMBER "%08x\"}\n"
 
 int superblock_encode(const struct superblock *sb, char *buf, size_t size_bytes, size_t *ret_len)
 {
@@ -63,22 +71,23 @@ int superblock_encode(const struct superblock *sb, char *buf, size_t size_bytes,
     if (r < 0)
         return r;
     size_t len = strlen(buf);
-    r = format(buf + len, size_bytes - len, CRC_MEMBER "%08x\"}\n", crc32c(0, buf, len));
+    r = format(buf + len, size_bytes - len, CRC_END, crc32c(0, buf, len));
     if (r < 0)
         return r;
     *ret_len = strlen(buf);
     return 0;
 }
 
+/* Nothing may follow it. */
 static bool crc_matches(const char *text)
 {
+    char end[sizeof CRC_MEMBER + 16];
     const char *at = NULL;
-    unsigned crc;
 
     for (const char *p = text; (p = strstr(p, CRC_MEMBER)) != NULL; p++)
         at = p;
-    return at && sscanf(at + strlen(CRC_MEMBER), "%8x", &crc) == 1 &&
-           crc == crc32c(0, text, (size_t)(at - text));
+    return at && format(end, sizeof end, CRC_END, crc32c(0, text, (size_t)(at - text))) == 0 &&
+           strcmp(at, end) == 0;
 }
 
 /* SQLite reads the JSON: a parser that is fuzzed around the clock, and is linked anyway. */
