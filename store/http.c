@@ -7,7 +7,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <strings.h>
 
 enum {
     BUFFER_BYTES = 512 << 10,
@@ -102,44 +101,17 @@ static size_t on_write(char *data, size_t one, size_t len, void *ctx)
     return r ? CURL_WRITEFUNC_ERROR : len;
 }
 
-/* Copies the value of the header `name` if this line is one; cuts what does not fit. */
-static bool header_value(const char *line, size_t len, const char *name, char *buf, size_t size)
-{
-    size_t n = strlen(name);
-
-    if (len <= n || strncasecmp(line, name, n) != 0 || line[n] != ':')
-        return false;
-    line += n + 1;
-    len -= n + 1;
-    while (len && (*line == ' ' || *line == '\t'))
-        line++, len--;
-    while (len && (line[len - 1] == '\r' || line[len - 1] == '\n' || line[len - 1] == ' '))
-        len--;
-    len = MIN(len, size - 1);
-    memcpy(buf, line, len);
-    buf[len] = '\0';
-    return true;
-}
-
 static size_t on_header(char *line, size_t one, size_t len, void *ctx)
 {
     struct transfer *t = ctx;
-    struct http_answer *a = t->answer;
-    char number[32];
     long status = 0;
 
     (void)one;
     if (len >= 5 && memcmp(line, "HTTP/", 5) == 0) { /* also after a "100 Continue" */
         curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-        a->status = (int)status;
-        a->content_length = -1;
-        a->content_range[0] = a->date[0] = a->region[0] = '\0';
-    } else if (header_value(line, len, "Content-Length", number, sizeof number)) {
-        a->content_length = strtoll(number, NULL, 10);
-    } else if (!header_value(line, len, "Content-Range", a->content_range,
-                             sizeof a->content_range) &&
-               !header_value(line, len, "Date", a->date, sizeof a->date)) {
-        header_value(line, len, "x-amz-bucket-region", a->region, sizeof a->region);
+        http_answer_begin(t->answer, (int)status);
+    } else {
+        http_answer_header(t->answer, line, len);
     }
     return len;
 }
@@ -380,7 +352,8 @@ void http_do(struct http *http, const struct http_request *request, struct http_
     struct curl_slist *headers = header_list(request);
     struct slot *slot = NULL;
 
-    *ret_answer = (struct http_answer){.end = HTTP_NO_MEMORY, .content_length = -1};
+    *ret_answer = (struct http_answer){.end = HTTP_NO_MEMORY};
+    http_answer_begin(ret_answer, 0);
     ret_answer->body = calloc(1, t.body_size = 1);
     if (headers && ret_answer->body) {
         slot = take_slot(http);
@@ -393,10 +366,4 @@ void http_do(struct http *http, const struct http_request *request, struct http_
         give_slot_back(http, slot);
     }
     curl_slist_free_all(headers);
-}
-
-void http_answer_free(struct http_answer *answer)
-{
-    free(answer->body);
-    answer->body = NULL;
 }

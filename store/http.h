@@ -76,4 +76,9 @@ enum { HTTP_BODY_MAX = 4 << 20 };
 void http_do(struct http *http, const struct http_request *request, struct http_answer *ret_answer);
 void http_answer_free(struct http_answer *answer);
 
+/* A status line came, and no header yet; pure, as is the next one (http_answer.c). */
+void http_answer_begin(struct http_answer *answer, int status);
+/* One line of the headers, of any bytes: takes in the value if it is one of those above. */
+void http_answer_header(struct http_answer *answer, const char *line, size_t len);
+
 #endif
