@@ -40,6 +40,7 @@ SIM     := $(SMALL) $(patsubst %.c,$(B)/sim/%.o,$(wildcard tests/sim/*.c))
 SIMWRAP := pthread_create pthread_join pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock \
     pthread_cond_init pthread_cond_destroy pthread_cond_wait pthread_cond_signal pthread_cond_broadcast getrandom getpid open64 close \
     pread64 pwrite64 fallocate64 ftruncate64 fdatasync fsync fstat64 stat64 unlink mkdir flock statvfs64
+FUZZ    := $(patsubst %.c,$(B)/%,$(filter-out %/replay.c,$(wildcard tests/fuzz/*.c)))
 # What the tests run beside s3vol itself.
 TOOLS   := $(patsubst %.c,$(B)/%,$(wildcard tests/*.c))
 S3D     := $(if $(wildcard tests/s3d/*.c),$(B)/tests/s3d/s3d)
@@ -55,6 +56,7 @@ help:
 	@echo 'make unit          build and run the unit tests'
 	@echo 'make demo          see it work, in a local directory'
 	@echo 'make bench         measure it against a plain file; bench-quick: in under 5 minutes'
+	@echo 'make fuzz          each decoder with libFuzzer, for FUZZ_SECONDS (60) seconds'
 	@echo 'make analyze       formatting, cppcheck, shellcheck, the house rules'
 	@echo 'make install       to $$DESTDIR$$PREFIX ($(PREFIX)); uninstall: undo that'
 	@echo 'make clean         delete build/'
@@ -79,11 +81,14 @@ NTHWRAP := pread64 pwrite64 fdatasync fsync fallocate64 ftruncate64 open64 unlin
 $(B)/tests/unit/test_volume_nth: $(SMALL)
 $(B)/tests/unit/test_volume_nth: LDFLAGS += $(NTHWRAP:%=-Wl,--wrap=%)
 $(S3D): $(call src,tests/s3d) $(B)/store.a
+# libFuzzer has a main of its own.
+$(FUZZ): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(findstring fuzzer,$(SAN)),,$(B)/tests/fuzz/replay.o) \
+    $(B)/cache.a $(B)/store.a
 
 $(B)/tests/sim: $(SIM)
 $(B)/tests/sim: LDFLAGS += $(SIMWRAP:%=-Wl,--wrap=%)
 
-$(B)/s3vol $(B)/s3vol-nbd $(UNIT) $(TOOLS) $(S3D) $(B)/tests/sim:
+$(B)/s3vol $(B)/s3vol-nbd $(UNIT) $(TOOLS) $(S3D) $(FUZZ) $(B)/tests/sim:
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) $(ALLCFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS)
 
@@ -100,7 +105,7 @@ $(B)/sim/%.o: %.c Makefile
 	$(Q)mkdir -p $(@D) && $(CC) $(ALLCFLAGS) -DSMALL_LIMITS -MMD -MP -c -o $@ $<
 
 # `tests` builds everything that tests/run runs.
-tests: all $(UNIT) $(TOOLS) $(S3D) $(B)/tests/sim
+tests: all $(UNIT) $(TOOLS) $(S3D) $(FUZZ) $(B)/tests/sim
 
 unit: $(UNIT) $(S3D)
 	$(Q)B=$(B) tests/run $(if $(JOBS),-j$(JOBS)) unit
@@ -138,7 +143,15 @@ bench bench-quick: %:
 	$(Q)$(MAKE) --no-print-directory -j2 tests
 	$(Q)B=$(B) contrib/bench/run $(if $(filter %-quick,$*),--quick)
 
-SCRIPTS = contrib/setup contrib/demo contrib/bench/run tests/run tests/mutants/run .ci/run $(wildcard tests/*.sh tests/lib/*.sh)
+fuzz:
+	$(Q)contrib/setup build fuzz
+	$(Q)$(MAKE) --no-print-directory -j2 CC=clang SAN=fuzzer,address,undefined fuzzers
+	$(Q)B=build/fuzzer,address,undefined-clang tests/fuzz/run
+
+fuzzers: $(FUZZ)
+
+SCRIPTS = contrib/setup contrib/demo contrib/bench/run tests/run tests/mutants/run tests/fuzz/run tests/fuzz/seed .ci/run \
+    $(wildcard tests/*.sh tests/lib/*.sh)
 analyze:
 	$(call say,FORMAT,'*.[ch]')
 	$(Q)clang-format --dry-run -Werror $(wildcard */*.[ch] */*/*.[ch])

@@ -117,11 +117,13 @@ static int open_row(struct applying *a, uint64_t chunk)
     bind_u64(q, 1, chunk);
     r = read_places(a->ix, q, sqlite3_step(q), chunk, 0, &a->places);
     sqlite3_reset(q);
-    a->open = r == 0;
+    if (r < 0)
+        return r;
+    a->open = true;
     a->chunk = chunk;
     a->touched = 0;
     a->before = mask_count(places_mask(&a->places));
-    return r;
+    return 0;
 }
 
 static int zero_in_chunk(struct applying *a, uint64_t block, unsigned n)

@@ -131,12 +131,20 @@ static struct span find(struct span text, const char *section, const char *key, 
     return found;
 }
 
+static bool has_control_character(struct span s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (((unsigned char)s.at[i] < ' ' && s.at[i] != '\t') || s.at[i] == 0x7f)
+            return true;
+    return false;
+}
+
 int ini_find(const char *text, size_t len, const char *section, const char *key, const char *sub,
              char *ret_value, size_t size_bytes)
 {
     struct span value = find((struct span){text, len}, section, key, sub);
 
-    if (!value.len || memchr(value.at, '\0', value.len))
+    if (!value.len || has_control_character(value))
         return -ENOENT;
     if (value.len >= size_bytes)
         return -ENAMETOOLONG;

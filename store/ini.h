@@ -8,7 +8,8 @@
  *         addressing_style = path
  *
  * Pure. Lines that begin with '#' or ';' are comments; white space around names and values, and
- * within a section's name, does not matter; what makes no sense is skipped, as the AWS CLI does.
+ * within a section's name, does not matter; what makes no sense is skipped, as the AWS CLI does,
+ * and so are values with control characters: they go into the headers of requests.
  */
 #ifndef S3VOL_INI_H
 #define S3VOL_INI_H

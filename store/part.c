@@ -39,18 +39,18 @@ uint64_t part_end_chunk(const struct part_list *list, size_t i)
 int part_encode(struct header *h, const void *raw, uint32_t nentries, uint8_t **ret_object)
 {
     size_t raw_bytes = (size_t)nentries * ENTRY_BYTES, room = ZSTD_compressBound(raw_bytes);
-    scope_free uint8_t *object = malloc(HEADER_BYTES + room);
+    uint8_t *object = malloc(HEADER_BYTES + room);
+    size_t n = object ? ZSTD_compress(object + HEADER_BYTES, room, raw, raw_bytes, 1) : 0;
 
-    if (!object)
+    if (!object || ZSTD_isError(n)) {
+        free(object);
         return -ENOMEM;
-    size_t n = ZSTD_compress(object + HEADER_BYTES, room, raw, raw_bytes, 1);
-    if (ZSTD_isError(n))
-        return -ENOMEM;
+    }
     h->nentries = nentries;
     h->body_bytes = (uint32_t)n;
     h->object_bytes = HEADER_BYTES + h->body_bytes;
     header_encode(h, object + HEADER_BYTES, object);
-    *ret_object = take(object);
+    *ret_object = object;
     return 0;
 }
 
@@ -141,14 +141,12 @@ int part_decode(const struct superblock *sb, const struct part_list *list, size_
 {
     const struct part *part = &list->parts[i];
     size_t raw_bytes = (size_t)part->nentries * ENTRY_BYTES;
-    scope_free uint8_t *raw = malloc(raw_bytes);
+    scope_free uint8_t *raw = NULL;
     struct header h;
     int r = header_decode(data, len, sb->uuid, HEADER_PART, part->seq, &h, ret_why);
 
     if (r < 0)
         return r;
-    if (!raw)
-        return -ENOMEM;
     *ret_why = WRONG_SIZE;
     if (len != h.object_bytes)
         return -EBADMSG;
@@ -156,6 +154,9 @@ int part_decode(const struct superblock *sb, const struct part_list *list, size_
     if (h.body_crc != part->crc || h.first != part->index || h.nentries != part->nentries ||
         h.object_bytes != part->object_bytes || h.object_bytes != HEADER_BYTES + h.body_bytes)
         return -EBADMSG;
+    raw = malloc(raw_bytes);
+    if (!raw)
+        return -ENOMEM;
     *ret_why = "damaged: its entries make no sense";
     if (ZSTD_decompress(raw, raw_bytes, (const uint8_t *)data + HEADER_BYTES, h.body_bytes) !=
         raw_bytes)

@@ -64,7 +64,7 @@ static int begin_download(struct download *d, const struct http_answer *answer)
     d->begun = true;
     if (answer->status == 206) {
         if (parse_content_range(answer->content_range, &first, &last, &d->size) ||
-            first != d->offset || last < first)
+            first != d->offset || last < first || (d->size && last >= d->size))
             return wrong_range(d, answer);
         d->expected = MIN(d->len, last - first + 1); /* s3rver takes "0-0" for "0-" */
         if (d->size && d->expected < MIN(d->len, d->size - MIN(d->size, d->offset)))

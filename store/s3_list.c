@@ -73,7 +73,7 @@ static int on_item(void *ctx, const char *key, uint64_t size_bytes, bool is_pref
         memcpy(l->last, key, len + 1);
     }
     /* A key that is longer than any of ours is a stranger's. */
-    if (is_prefix != l->dirs || len == prefix_len ||
+    if (is_prefix != l->dirs || len <= prefix_len ||
         format(name, sizeof name, "%.*s", (int)(len - prefix_len), key + prefix_len))
         return 0;
     return !*l->start_after || compare(l, name, l->start_after) > 0 ? add_item(l, name, size_bytes)

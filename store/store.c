@@ -134,9 +134,11 @@ int store_get_head(struct store *store, const char *key, void *buf, size_t max, 
 
     if (r < 0)
         return r;
+    if (size == 0 && t.taken < max)
+        size = t.taken; /* it ended there */
     *ret_len = t.taken;
     if (ret_size)
-        *ret_size = MAX(size, t.taken);
+        *ret_size = size;
     return 0;
 }
 

@@ -80,7 +80,8 @@ int store_get(struct store *store, const char *key, uint64_t offset, uint64_t le
               void *ctx, int64_t patience_ms);
 
 /* Reads at most `max` bytes from the object's beginning into `buf`: *ret_len of them, fewer when
- * the object is shorter. *ret_size (may be NULL) is the size of the whole object. */
+ * the object is shorter. *ret_size (may be NULL) is the size of the whole object; 0 if it has `max`
+ * bytes at least and the store did not say how many. */
 int store_get_head(struct store *store, const char *key, void *buf, size_t max, size_t *ret_len,
                    uint64_t *ret_size, int64_t patience_ms);
 

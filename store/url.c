@@ -32,7 +32,9 @@ static int split_snapshot(const char *text, char *rest, struct url *url)
     static const char valid[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
     size_t len = strlen(rest);
 
-    while (len && rest[len - 1] == '/')
+    /* a path's "." at its end goes as well: what is before it is the last component then */
+    while (len && (rest[len - 1] == '/' ||
+                   (!url->s3 && len > 1 && rest[len - 1] == '.' && rest[len - 2] == '/')))
         rest[--len] = 0;
     char *slash = strrchr(rest, '/'), *at = strrchr(slash ? slash : rest, '@');
     if (!at)
