@@ -14,11 +14,11 @@ checkpoint=$(ls "$URL/map" | tail -n 1)
 cp -a "$URL" "$T/whole"
 for file in "map/$checkpoint" "part/$(ls "$URL/part" | tail -n 1)"; do
     size=$(stat -c %s "$URL/$file")
-    for damage in "tool flip F 0" "tool flip F 9" "tool flip F 130" "tool flip F -1" "tool flip F $((size / 2))" \
-        "truncate -s $((size / 2)) F" ": >F"; do
+    for damage in "tool flip FILE 0" "tool flip FILE 9" "tool flip FILE 130" "tool flip FILE -1" "tool flip FILE $((size / 2))" \
+        "truncate -s $((size / 2)) FILE" ": >FILE"; do
         echo "--- $damage ($file)"
         rm -rf "$URL" && cp -a "$T/whole" "$URL"
-        eval "${damage//F/$URL/$file}"
+        eval "${damage//FILE/$URL/$file}"
         check_finds "$file"
         new_cache
         if timeout 30 s3vol mount --cache-dir "$CACHE" "$URL" "$MNT" >"$T/said" 2>&1; then

@@ -12,12 +12,12 @@ s3vol check "$URL"
 segment=$(cd "$URL" && ls -S log | head -n 1) # the largest
 size=$(stat -c %s "$URL/log/$segment")
 
-for damage in "tool flip F $((size / 2))" "tool flip F -1" "tool flip F 0" "tool flip F 40" "tool flip F 200" \
-    "truncate -s $((size / 2)) F" "truncate -s $((size - 1)) F" "truncate -s 50 F" ": >F" \
-    "cp $URL/log/$(cd "$URL" && ls log | tail -n 1) F"; do
+for damage in "tool flip FILE $((size / 2))" "tool flip FILE -1" "tool flip FILE 0" "tool flip FILE 40" "tool flip FILE 200" \
+    "truncate -s $((size / 2)) FILE" "truncate -s $((size - 1)) FILE" "truncate -s 50 FILE" ": >FILE" \
+    "cp $URL/log/$(cd "$URL" && ls log | tail -n 1) FILE"; do
     echo "--- $damage"
     rm -rf "$URL" && cp -a "$T/whole" "$URL"
-    eval "${damage//F/$URL/log/$segment}"
+    eval "${damage//FILE/$URL/log/$segment}"
     check_finds "log/$segment"
     new_cache
     if timeout 30 s3vol mount --cache-dir "$CACHE" "$URL" "$MNT" >"$T/said" 2>&1; then

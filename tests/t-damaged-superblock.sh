@@ -7,10 +7,10 @@
 new_volume
 mkdir "$MNT"
 cp "$URL/volume" "$T/volume"
-for damage in 'tool flip F 0' 'tool flip F 30' 'tool flip F -5' ': >F' 'truncate -s 40 F' \
-    'head -c 500 /dev/urandom >F' 'echo {} >F' 'sed -i s/1073741824/2147483648/ F' 'head -c 100000 /dev/zero >F'; do
+for damage in 'tool flip FILE 0' 'tool flip FILE 30' 'tool flip FILE -5' ': >FILE' 'truncate -s 40 FILE' \
+    'head -c 500 /dev/urandom >FILE' 'echo {} >FILE' 'sed -i s/1073741824/2147483648/ FILE' 'head -c 100000 /dev/zero >FILE'; do
     echo "--- $damage"
-    eval "${damage//F/$URL/volume}"
+    eval "${damage//FILE/$URL/volume}"
     check_finds volume
     for command in "mount --cache-dir $CACHE $URL $MNT" "status $URL"; do
         # shellcheck disable=SC2086
