@@ -211,6 +211,12 @@ int index_open(const char *path, const uint8_t uuid[UUID_BYTES], struct index **
     return 0;
 }
 
+int index_make_temporary(struct index *ix)
+{
+    scope_lock(&ix->write_lock);
+    return index_exec(ix, "PRAGMA synchronous = OFF");
+}
+
 void index_close(struct index *ix)
 {
     if (!ix)

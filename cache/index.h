@@ -34,6 +34,8 @@ int index_open(const char *path, const uint8_t uuid[UUID_BYTES], struct index **
 void index_close(struct index *ix);
 /* Some call found that the file is not what was written; it is of no use any more. */
 bool index_damaged(const struct index *ix);
+/* Nothing in it needs to outlive this process: changes are not synced. */
+int index_make_temporary(struct index *ix);
 
 void index_get_meta(struct index *ix, struct index_meta *ret_meta);
 /* `pos` and mapped_blocks are not taken from here. */

@@ -19,9 +19,9 @@ struct volume_info {
 /* Reads the map; fails with one line printed. */
 int volume_info(struct store *store, struct volume_info *ret_info);
 
-/* Reads every object of the volume's present state, and checks every byte of every frame that the
- * map points to; prints a line for each thing that is wrong, and a summary, to `report`.
- * *ret_errors counts the lines. Fails only if it could not look. */
+/* Reads every object that the log, its checkpoints and the map name, and checks every byte of it;
+ * prints to `report` a line for each thing that is wrong (object, what is the matter, blocks), and
+ * a summary. *ret_errors counts the lines. Fails only if it could not look. */
 int volume_check(struct store *store, FILE *report, uint64_t *ret_errors);
 
 /* Deletes all objects of the volume, the superblock first: from then on nobody can attach. */

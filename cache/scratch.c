@@ -27,6 +27,8 @@ int scratch_new(struct store *store, const struct superblock *sb, struct scratch
         r = log_new(store, sb, &clock_system, &s->log);
     if (r == 0)
         r = index_open(path, sb->uuid, &s->index);
+    if (r == 0)
+        r = index_make_temporary(s->index);
     if (r < 0) {
         scratch_free(s);
         return r;

@@ -12,7 +12,7 @@ enum {
     AT_VERSION = 8,
     AT_KIND = 10,
     AT_FLAGS = 12,
-    AT_UUID = 16,
+    AT_UUID = HEADER_AT_UUID,
     AT_NONCE = 32,
     AT_EPOCH = 48,
     AT_SEQ = 56,

@@ -10,6 +10,7 @@
 
 enum {
     HEADER_BYTES = 128,
+    HEADER_AT_UUID = 16,
     FORMAT_VERSION = 1,
     UUID_BYTES = 16,
 };

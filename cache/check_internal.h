@@ -1,0 +1,72 @@
+/*
+ * What the files of volume_check() share: check.c (the order of things, the superblock, what is
+ * there), check_log.c (the objects of the log), check_map.c (checkpoints, and the map that was made
+ * of both). One thread, but for the reading of objects.
+ */
+#ifndef S3VOL_CHECK_INTERNAL_H
+#define S3VOL_CHECK_INTERNAL_H
+
+#include "../store/checkpoint.h"
+#include "scratch.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+enum { CHECK_PATIENCE_MS = 60000 };
+
+/* An object of the log that is not what it should be; the map says which blocks that concerns. */
+struct bad_object {
+    uint64_t seq;
+    const char *why;
+    bool told;           /* a line was printed */
+    uint64_t block, end; /* a run of blocks in it, to be told; none if equal */
+};
+
+struct check {
+    struct store *store;
+    struct superblock sb;
+    struct scratch *scratch;
+    FILE *report;
+    uint64_t errors; /* lines in it */
+
+    uint64_t *seqs; /* of the objects in log/, ascending */
+    size_t nseqs, seqs_room;
+    struct bad_object *bad; /* ascending */
+    size_t nbad, bad_room;
+
+    struct log_position map; /* what the map is as of */
+    bool whole;              /* that is the log's end */
+    uint64_t checkpoint;     /* the newest one's number; 0: there is none */
+    uint64_t needed_from;    /* before it segments are needed only if the map says so */
+    uint64_t claim;          /* of the attachment that stored the newest good checkpoint; 0: none */
+
+    uint64_t objects, left_over, frames, strangers;
+};
+
+/* Prints a line: an error. */
+void check_wrong(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* "log/…: why: blocks 7 to 9"; with a note behind it, or "". */
+void check_wrong_blocks(struct check *c, uint64_t seq, const char *why, uint64_t block,
+                        uint64_t end, const char *note);
+
+bool check_is_there(const struct check *c, uint64_t seq);
+/* Notes that this one is bad, or finds what was noted. NULL: no memory. */
+struct bad_object *check_note_bad(struct check *c, uint64_t seq, const char *why);
+/* NULL: nothing is wrong with it. */
+struct bad_object *check_find_bad(const struct check *c, uint64_t seq);
+
+/* -EBADMSG, -EPROTONOSUPPORT and -EIO are about the object, and the check goes on. */
+static inline bool check_is_damage(int err)
+{
+    return err == -EBADMSG || err == -EPROTONOSUPPORT || err == -EIO;
+}
+
+/* Every object of the log. */
+int check_log(struct check *c);
+/* Every checkpoint and the parts that it lists. */
+int check_checkpoints(struct check *c);
+/* Every place in the map must be in an object that is there and good. */
+int check_map(struct check *c);
+
+#endif
