@@ -274,6 +274,15 @@ static void adopted_masks(const struct index_cached *row, uint64_t *ret_valid, u
     *ret_valid = row->valid | *ret_zero;
 }
 
+/* Were such a block uploaded, nobody could read the log any more. */
+static bool is_beyond(const struct volume *v, const struct index_cached *row)
+{
+    uint64_t block = row->chunk * CHUNK_BLOCKS;
+
+    return row->chunk >= VOLUME_BLOCKS_MAX / CHUNK_BLOCKS || block >= v->size_blocks ||
+           (v->size_blocks - block < CHUNK_BLOCKS && row->dirty >> (v->size_blocks - block) != 0);
+}
+
 static int look_at_row(void *ctx, const struct index_cached *row)
 {
     struct adopting *a = ctx;
@@ -282,7 +291,7 @@ static int look_at_row(void *ctx, const struct index_cached *row)
     adopted_masks(row, &valid, &zero);
     a->dirty = a->dirty || row->dirty;
     if (row->zero & ~row->valid || row->dirty & ~row->valid ||
-        (valid & ~zero && row->slot >= a->nslots))
+        (valid & ~zero && row->slot >= a->nslots) || is_beyond(a->v, row))
         a->damaged = true;
     if (!(valid & ~zero))
         return 0;

@@ -127,7 +127,7 @@ static int make_map(struct check *c)
     struct log_position pos = {.next = 1, .size_blocks = c->sb.size_bytes / BLOCK_BYTES};
     struct index *ix = c->scratch->index;
     struct index_meta meta;
-    struct catchup up;
+    struct catchup up = {0};
     uint64_t missing;
     int r = -ENOENT;
 

@@ -9,6 +9,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sqlite3.h>
 
 /* ------------------------------------------------------------------ flipping */
 
@@ -441,6 +442,42 @@ static void test_killed_with_damaged_blocks(void **state)
     assert_int_equal(detach(true), 0);
 }
 
+/* ------------------------------------------------------------------ index.db */
+
+static void change_index(const char *sql)
+{
+    char path[512];
+    sqlite3 *db;
+
+    path_in(path, cache_dir, "index.db");
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_changes(db), 1);
+    sqlite3_close(db);
+}
+
+/* Rows that tell of dirty blocks where the volume has none: such a segment would be the end of the
+ * log, for everybody. */
+static void test_dirty_blocks_beyond_the_end(void **state)
+{
+    static const char *const changes[] = {"UPDATE cached SET chunk = 1000000 WHERE dirty <> 0",
+                                          "UPDATE cached SET chunk = -1 WHERE dirty <> 0",
+                                          "UPDATE cached SET chunk = 8 WHERE dirty <> 0"};
+
+    (void)state;
+    create_and_attach(2 * MIB + 64 * KIB); /* the last chunk, number 8, has 16 blocks */
+    for (size_t i = 0; i < ARRAY_SIZE(changes); i++) {
+        put(256 * KIB, 256 * KIB, 2);
+        assert_int_equal(detach(true), 0);
+        change_index(changes[i]);
+        assert_int_equal(try_attach(), -EBADMSG);
+        lose_cache();
+        assert_int_equal(mkdir(cache_dir, 0700), 0);
+        attach();
+    }
+    expect(0, 2 * MIB, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, volume_setup, volume_teardown)
 
 int main(void)
@@ -460,6 +497,7 @@ int main(void)
         TEST(test_bytes_on_their_way),
         TEST(test_killed_with_newer_blocks),
         TEST(test_killed_with_damaged_blocks),
+        TEST(test_dirty_blocks_beyond_the_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
