@@ -181,7 +181,7 @@ uninstall:
 clean:
 	rm -rf build
 
-.PHONY: all help tests unit check check-quick check-mutants soak demo bench bench-quick analyze install uninstall clean
+.PHONY: all help tests unit check check-quick check-mutants soak demo bench bench-quick fuzz fuzzers analyze install uninstall clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(wildcard $(B)/*/*.d $(B)/*/*/*.d $(B)/sim/*/*/*.d)
