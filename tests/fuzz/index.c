@@ -5,6 +5,7 @@
 #include "fuzz.h"
 
 #include "../../cache/index.h"
+#include "../../cache/index_pages.h"
 
 #include <fcntl.h>
 #include <sqlite3.h>
@@ -36,7 +37,7 @@ static void set_up(void)
     remove_files();
     atexit(remove_files);
     INVARIANT(index_open(path, uuid, &ix) == 0 && index_apply(ix, NULL, 0, &pos, false) == 0);
-    INVARIANT(sqlite3_open(path, &db) == SQLITE_OK);
+    INVARIANT(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, index_pages_vfs()) == SQLITE_OK);
     INVARIANT(sqlite3_exec(db, "PRAGMA synchronous = OFF", NULL, NULL, NULL) == SQLITE_OK);
     INVARIANT(sqlite3_prepare_v2(db, "REPLACE INTO map VALUES(?1, ?2, ?3)", -1, &put_map, NULL) ==
               SQLITE_OK);

@@ -7,6 +7,8 @@
 
 #include "mem_volume.h"
 
+#include "../../cache/index_pages.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <sqlite3.h>
@@ -444,13 +446,15 @@ static void test_killed_with_damaged_blocks(void **state)
 
 /* ------------------------------------------------------------------ index.db */
 
+/* With the checksums of its pages: a row that was written so. */
 static void change_index(const char *sql)
 {
     char path[512];
     sqlite3 *db;
 
     path_in(path, cache_dir, "index.db");
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, index_pages_vfs()),
+                     SQLITE_OK);
     assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
     assert_int_equal(sqlite3_changes(db), 1);
     sqlite3_close(db);
