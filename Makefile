@@ -48,7 +48,7 @@ S3D     := $(if $(wildcard tests/s3d/*.c),$(B)/tests/s3d/s3d)
 all: $(B)/s3vol $(B)/s3vol-nbd
 
 help:
-	@echo 'make               build $(B)/s3vol'
+	@echo 'make               build $(B)/s3vol and $(B)/s3vol-nbd'
 	@echo 'make check         install what is missing (as root), build, run all the tests'
 	@echo 'make check-quick   the unit tests and a few end-to-end tests: two minutes'
 	@echo 'make soak          the random tests for long: KILLS=n kills and fights on each store, SEEDS=n runs of the model'
@@ -164,19 +164,21 @@ analyze:
 	$(Q)tests/t-house-rules.sh
 
 D = $(DESTDIR)$(PREFIX)
+UNITS = $(notdir $(wildcard contrib/systemd/*.service contrib/systemd/*.socket))
 install: all
 	$(call say,INSTALL,$(D))
 	$(Q)install -Dm755 $(B)/s3vol $(D)/bin/s3vol
-	$(Q)install -Dm644 contrib/man/s3vol.1 $(D)/share/man/man1/s3vol.1
+	$(Q)install -Dm755 $(B)/s3vol-nbd $(D)/bin/s3vol-nbd
+	$(Q)install -Dm644 -t $(D)/share/man/man1 contrib/man/s3vol.1 contrib/man/s3vol-nbd.1
 	$(Q)install -Dm644 contrib/completion/s3vol.bash $(D)/share/bash-completion/completions/s3vol
 	$(Q)install -d $(D)/lib/systemd/system $(DESTDIR)/sbin
-	$(Q)sed 's|@PREFIX@|$(PREFIX)|g' contrib/systemd/s3vol@.service >$(D)/lib/systemd/system/s3vol@.service
+	$(Q)for u in $(UNITS); do sed 's|@PREFIX@|$(PREFIX)|g' contrib/systemd/$$u >$(D)/lib/systemd/system/$$u; done
 	$(Q)ln -sf $(PREFIX)/bin/s3vol $(DESTDIR)/sbin/mount.fuse.s3vol
 
 uninstall:
 	$(call say,REMOVE,$(D))
-	$(Q)rm -f $(D)/bin/s3vol $(D)/share/man/man1/s3vol.1 $(D)/share/bash-completion/completions/s3vol \
-	    $(D)/lib/systemd/system/s3vol@.service $(DESTDIR)/sbin/mount.fuse.s3vol
+	$(Q)rm -f $(D)/bin/s3vol $(D)/bin/s3vol-nbd $(D)/share/man/man1/s3vol.1 $(D)/share/man/man1/s3vol-nbd.1 \
+	    $(D)/share/bash-completion/completions/s3vol $(UNITS:%=$(D)/lib/systemd/system/%) $(DESTDIR)/sbin/mount.fuse.s3vol
 
 clean:
 	rm -rf build
