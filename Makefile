@@ -84,6 +84,7 @@ $(S3D): $(call src,tests/s3d) $(B)/store.a
 # libFuzzer has a main of its own.
 $(FUZZ): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(findstring fuzzer,$(SAN)),,$(B)/tests/fuzz/replay.o) \
     $(B)/cache.a $(B)/store.a
+$(B)/tests/fuzz/nbd $(B)/tests/unit/test_nbd: $(filter-out %/main.o %/options.o,$(NBD))
 
 $(B)/tests/sim: $(SIM)
 $(B)/tests/sim: LDFLAGS += $(SIMWRAP:%=-Wl,--wrap=%)
