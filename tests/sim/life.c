@@ -165,10 +165,13 @@ static bool verify(struct life *l)
 /* A run of the client's own sectors, of at most `most`. */
 static uint32_t choose(struct client *c, uint32_t sectors, uint32_t most, uint32_t *ret_n)
 {
+    static uint32_t hot;
     uint32_t first = 0, n = 0;
 
     for (int tries = 0; tries < 100; tries++) {
         first = (uint32_t)sim_below(sectors);
+        if (sim_chance(1, 3)) /* where somebody is */
+            first = (hot + (uint32_t)sim_below(256)) % sectors;
         if (sim_chance(1, 3))
             first = first / 8 * 8;
         if (model_owner(first) == c->number)
@@ -176,6 +179,7 @@ static uint32_t choose(struct client *c, uint32_t sectors, uint32_t most, uint32
     }
     if (model_owner(first) != c->number)
         return 0;
+    hot = first;
     while (n < most && first + n < sectors && model_owner(first + n) == c->number)
         n++;
     *ret_n = sim_chance(1, 3) ? n : 1 + (uint32_t)sim_below(n);
@@ -258,6 +262,8 @@ static int do_flush(struct client *c)
     int r = drain ? volume_drain(l->volume) : volume_flush(l->volume);
     if (r == 0)
         era_flushed(l->era, completed, drain || l->config.sync == SYNC_BUCKET);
+    if (r == 0 && sim_chance(1, drain ? 10 : 40)) /* its promise is put to the test at once */
+        l->syncs_left = 1 + (unsigned)sim_below(3);
     return r;
 }
 
@@ -288,7 +294,7 @@ static int do_something(struct client *c)
         return do_read(c, sectors);
     if (what < 93)
         return do_flush(c);
-    if (what < 95) {
+    if (what < 96) {
         int r = do_grow(c, sectors);
         return r == 0 && sim_chance(1, 2) ? do_flush(c) : r;
     }
