@@ -1,5 +1,5 @@
 #!/bin/bash
-# limit: 300
+# limit: 900
 # quick
 # The model test (tests/model.c), with a fixed seed and a new one; SEEDS=n: with so many.
 . "$(dirname "$0")/lib/common.sh"
@@ -9,7 +9,7 @@ seeds="1 $RANDOM"
 for seed in $seeds; do
     for sync in bucket cache; do
         mkdir -p "$T/model"
-        timeout $((100 * SLOW)) model --seed $seed --sync $sync "$T/model" >"$T/said" 2>&1 ||
+        timeout $((280 * SLOW)) model --seed $seed --sync $sync "$T/model" >"$T/said" 2>&1 ||
             { cat "$T/said"; fail "again: model --seed $seed --sync $sync DIR"; }
         head -n 1 "$T/said"
     done
