@@ -33,10 +33,12 @@ serve() {
 # the last minute.
 outage() {
     local failed end
+    # Writers are faster than the store: what they do while it is away ends at the dirty limit.
+    wait_for 60 eval '[ $(status dirty_bytes) -le $((8 << 20)) ]'
     failed=$(status requests.failed)
     eval "$3"
-    wait_for 60 eval "[ \$(status requests.failed) -ge $((failed + 2)) ]"
     [ $sync = bucket ] || busy_goes_on 3
+    wait_for 60 eval "[ \$(status requests.failed) -ge $((failed + 2)) ]"
     end=$((SECONDS + ${LONG:+70} + 0))
     while
         tool verify "$IMAGE" 600M 4M 1 # cached
