@@ -29,12 +29,14 @@ serve() {
     keys_are "$1"
 }
 
+# Writers are faster than the store: what they do while it is away ends at the dirty limit.
+room() { wait_for 60 eval '[ $(status dirty_bytes) -le $((8 << 20)) ]'; }
+
 # outage NAME PATTERN BEGIN END: PATTERN is what the log must say; "" where it has told of the like within
 # the last minute.
 outage() {
     local failed end
-    # Writers are faster than the store: what they do while it is away ends at the dirty limit.
-    wait_for 60 eval '[ $(status dirty_bytes) -le $((8 << 20)) ]'
+    room
     failed=$(status requests.failed)
     eval "$3"
     [ $sync = bucket ] || busy_goes_on 3
@@ -73,7 +75,7 @@ flood_ends() {
 outages_bucket() {
     outage gone '127.0.0.1.*retrying' 's3d_fault down=1' 's3d_fault up=1'
     outage throttling 'SlowDown' 's3d_fault "code=SlowDown&p=0.6&seed=1"' 's3d_clear'
-    outage flapping '' 'for n in 1 2 3 4 5; do s3d_fault down=1; sleep 0.1; s3d_fault up=1; done; s3d_fault down=1' 's3d_fault up=1'
+    outage flapping '' 'for n in 1 2 3 4 5; do s3d_fault down=1; sleep 0.1; s3d_fault up=1; done; room; s3d_fault down=1' 's3d_fault up=1'
     outage "keys expired" 'expired.*retrying' 's3d_fault "status=403&code=ExpiredToken"; wait_for 30 status_is state store-unreachable' 'serve second'
     outage "cut bodies" '' 's3d_fault "cut=100&method=PUT&p=0.6&seed=1"' 's3d_clear'
 }
@@ -81,7 +83,7 @@ outages_cache() {
     outage hanging 'nothing was received or sent' 's3d_fault hang=1' 's3d_clear'
     outage gone '' 's3d_fault down=1' 'flood; s3d_fault up=1; flood_ends'
     outage throttling 'SlowDown' 's3d_fault "code=SlowDown&p=0.6&seed=1"' 's3d_clear'
-    outage flapping '' 'for n in 1 2 3 4 5; do s3d_fault down=1; sleep 0.1; s3d_fault up=1; done; s3d_fault down=1' 's3d_fault up=1'
+    outage flapping '' 'for n in 1 2 3 4 5; do s3d_fault down=1; sleep 0.1; s3d_fault up=1; done; room; s3d_fault down=1' 's3d_fault up=1'
 }
 
 mkdir "$T/s3d"
@@ -91,10 +93,12 @@ serve first
 URL=s3://$S3_BUCKET/vm1
 s3vol create --size 1G "$URL"
 for sync in bucket cache; do
+    # All of it fits into the cache, and is there: what is not waits for the store.
     : >"$T/daemon-mnt.log"
-    mount_volume --sync $sync --stall-timeout 1s --cache-size 128M --dirty-limit 16M --writeback-delay 100ms
+    mount_volume --sync $sync --stall-timeout 1s --cache-size 256M --dirty-limit 16M --writeback-delay 100ms
     if [ $sync = bucket ]; then new_busy 1 --sizelimit $((512 << 20)); else mount_busy --sizelimit $((512 << 20)); fi
     tool fill "$IMAGE" 600M 4M 1
+    head -c 512M "$IMAGE" >/dev/null
     start_busy
     busy_goes_on 3
     outages_$sync
