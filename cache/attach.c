@@ -218,7 +218,7 @@ static int claim(struct volume *v, struct catchup *c)
     r = log_claim(v->log, &c->pos, c->missing, meta.pending_nonce, who, ATTACH_PATIENCE_MS);
     if (r < 0)
         return r;
-    r = index_apply(v->index, NULL, 0, &c->pos, true);
+    r = index_apply(v->index, NULL, 0, 0, &c->pos, true);
     memcpy(meta.own_nonce, meta.pending_nonce, UUID_BYTES);
     return r == 0 ? index_put_meta(v->index, &meta) : r;
 }

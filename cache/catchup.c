@@ -1,6 +1,7 @@
 #include "catchup.h"
 
 #include "../store/checkpoint.h"
+#include "../store/scope.h"
 
 struct context {
     struct index *ix;
@@ -12,8 +13,10 @@ static int apply(void *ctx, const struct header *last, const struct entry *entri
 {
     struct context *x = ctx;
 
-    x->c->segments += last->kind == HEADER_SEGMENT ? last->seq - last->first + 1 : 1;
-    return index_apply(x->ix, entries, nentries, pos, true);
+    uint64_t nsegments = last->kind == HEADER_SEGMENT ? last->seq - last->first + 1 : 0;
+
+    x->c->segments += MAX(nsegments, UINT64_C(1));
+    return index_apply(x->ix, entries, nentries, nsegments, pos, true);
 }
 
 static int reload_add(void *ctx, const struct entry *entries, size_t nentries)

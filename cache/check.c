@@ -116,8 +116,9 @@ struct bad_object *check_note_bad(struct check *c, uint64_t seq, const char *why
 static int apply(void *ctx, const struct header *last, const struct entry *entries, size_t nentries,
                  const struct log_position *pos)
 {
-    (void)last;
-    return index_apply(ctx, entries, nentries, pos, false);
+    uint64_t nsegments = last->kind == HEADER_SEGMENT ? last->seq - last->first + 1 : 0;
+
+    return index_apply(ctx, entries, nentries, nsegments, pos, false);
 }
 
 /* As an attachment makes it. If its checkpoint cannot be read, the log may still have everything.

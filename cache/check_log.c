@@ -49,7 +49,7 @@ static void check_frames(struct result *res, struct framer *framer, const uint8_
 {
     for (uint32_t i = 0; i < res->nentries; i++) {
         const struct entry *e = &res->entries[i];
-        res->damaged[i] = e->kind == ENTRY_DATA && e->seq == res->header.seq &&
+        res->damaged[i] = e->kind != ENTRY_ZERO && e->base == 0 && e->seq == res->header.seq &&
                           !frame_is_good(framer, e, data, len, raw);
     }
 }
@@ -186,7 +186,7 @@ static void tell_of_body(struct check *c, const struct result *res)
     if (res->wrong_size)
         check_wrong(c, "log/%016" PRIx64 ": %s", res->header.seq, WRONG_SIZE);
     for (uint32_t i = 0; i < res->nentries && res->damaged; i++) {
-        c->frames += res->entries[i].kind == ENTRY_DATA;
+        c->frames += res->entries[i].kind != ENTRY_ZERO;
         if (res->damaged[i])
             tell_of_frame(c, &res->entries[i]);
     }

@@ -94,7 +94,7 @@ int checkpointer_apply(struct volume *v, const struct commit *c, const struct lo
 {
     struct checkpointer *cp = v->checkpointer;
     scope_lock(&cp->apply_lock);
-    int r = index_apply(v->index, c->entries, c->nentries, pos, false);
+    int r = index_apply(v->index, c->entries, c->nentries, c->nsegments, pos, false);
 
     if (r < 0)
         return r;

@@ -7,17 +7,21 @@
 
 #include <string.h>
 
-enum { SCHEMA_VERSION = 2, BUSY_MS = 10000 };
+enum { SCHEMA_VERSION = 3, BUSY_MS = 10000 };
 
 static const char SCHEMA[] =
     "CREATE TABLE IF NOT EXISTS meta(id INTEGER PRIMARY KEY CHECK(id = 1), uuid BLOB, seq INTEGER,"
     " next INTEGER, size_blocks INTEGER, epoch INTEGER, nonce BLOB, claim INTEGER, own_nonce BLOB,"
-    " pending_nonce BLOB, clean INTEGER, mapped_blocks INTEGER, local_blocks INTEGER);"
+    " pending_nonce BLOB, clean INTEGER, mapped_blocks INTEGER, local_blocks INTEGER,"
+    " inventoried INTEGER);"
     "CREATE TABLE IF NOT EXISTS map(chunk INTEGER PRIMARY KEY, mask INTEGER NOT NULL,"
     " places BLOB NOT NULL);"
     "CREATE TABLE IF NOT EXISTS cached(chunk INTEGER PRIMARY KEY, slot INTEGER NOT NULL,"
     " valid INTEGER NOT NULL, zero INTEGER NOT NULL, dirty INTEGER NOT NULL, sums BLOB);"
-    "PRAGMA user_version = 2;";
+    "CREATE TABLE IF NOT EXISTS segments(seq INTEGER PRIMARY KEY, stored INTEGER NOT NULL,"
+    " blocks INTEGER NOT NULL, bytes INTEGER NOT NULL, dead_seq INTEGER);"
+    "CREATE INDEX IF NOT EXISTS dead_segments ON segments(dead_seq) WHERE dead_seq IS NOT NULL;"
+    "PRAGMA user_version = 3;";
 
 int index_error(struct index *ix, sqlite3 *db, const char *what)
 {
@@ -98,7 +102,8 @@ static int load_meta(struct index *ix)
     sqlite3_stmt *q;
     int r = index_prepare(ix, ix->db,
                           "SELECT uuid, seq, next, size_blocks, epoch, nonce, claim,"
-                          " own_nonce, pending_nonce, clean, mapped_blocks, local_blocks FROM meta",
+                          " own_nonce, pending_nonce, clean, mapped_blocks, local_blocks,"
+                          " inventoried FROM meta",
                           &q);
 
     if (r < 0)
@@ -117,11 +122,12 @@ static int load_meta(struct index *ix)
         m->clean = sqlite3_column_int(q, 9) != 0;
         m->mapped_blocks = column_u64(q, 10);
         m->local_blocks = column_u64(q, 11);
+        m->inventoried = sqlite3_column_int(q, 12) != 0;
         if (memcmp(uuid, ix->uuid, UUID_BYTES) != 0)
             r = msg_error(-EBADMSG, "%s: is the index of another volume; use another --cache-dir",
                           ix->path);
     } else if (step == SQLITE_DONE) {
-        *m = (struct index_meta){.fresh = true, .pos = {.next = 1}};
+        *m = (struct index_meta){.fresh = true, .inventoried = true, .pos = {.next = 1}};
     } else {
         r = index_error(ix, ix->db, "read");
     }
@@ -174,7 +180,8 @@ static int prepare_all(struct index *ix)
         {"BEGIN IMMEDIATE", &ix->q.begin},
         {"COMMIT", &ix->q.commit},
         {"ROLLBACK", &ix->q.rollback},
-        {"REPLACE INTO meta VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        {"REPLACE INTO meta VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,"
+         " ?13)",
          &ix->q.put_meta},
         {"REPLACE INTO cached VALUES(?1, ?2, ?3, ?4, ?5, ?6)", &ix->q.put_cached},
         {"DELETE FROM cached WHERE chunk = ?1", &ix->q.drop_cached},
@@ -185,7 +192,9 @@ static int prepare_all(struct index *ix)
         r = index_prepare(ix, ix->db, all[i].sql, all[i].q);
     if (r == 0)
         r = index_connect(ix, SQLITE_OPEN_READONLY, &ix->read_db);
-    return r == 0 ? index_map_prepare(ix) : r;
+    if (r == 0)
+        r = index_map_prepare(ix);
+    return r == 0 ? index_segments_prepare(ix) : r;
 }
 
 int index_open(const char *path, const uint8_t uuid[UUID_BYTES], struct index **ret)
@@ -222,6 +231,8 @@ void index_close(struct index *ix)
     if (!ix)
         return;
     index_map_finalize(ix);
+    index_segments_finalize(ix);
+    free(ix->reload.items);
     sqlite3_stmt **q = (sqlite3_stmt **)&ix->q;
     for (size_t i = 0; i < sizeof ix->q / sizeof *q; i++)
         sqlite3_finalize(q[i]);
@@ -261,6 +272,7 @@ int index_put_meta_locked(struct index *ix, const struct index_meta *m)
     bind_u64(q, 10, m->clean);
     bind_u64(q, 11, m->mapped_blocks);
     bind_u64(q, 12, m->local_blocks);
+    bind_u64(q, 13, m->inventoried);
     return index_step(ix, q);
 }
 

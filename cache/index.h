@@ -24,8 +24,9 @@ struct index_meta {
     uint8_t pending_nonce[UUID_BYTES]; /* of one that may have */
     uint64_t local_blocks;             /* the volume's size as last recorded here, which the bucket
                                           may not know yet; 0: never was */
-    bool clean; /* all of `cached` may be believed, not only its dirty blocks */
-    bool fresh; /* never stored: a new file */
+    bool clean;       /* all of `cached` may be believed, not only its dirty blocks */
+    bool fresh;       /* never stored: a new file */
+    bool inventoried; /* `segments` has every object of the log that may ever be deleted */
 };
 
 /* Opens `path`, made anew if it is missing. Every change is on the disk when its function returns.
@@ -43,9 +44,10 @@ int index_put_meta(struct index *ix, const struct index_meta *meta);
 
 /* --- the map --- */
 
-/* Takes in what commits did, in order, and that the map is now as of `pos`: all or nothing. With
- * `forget` cached rows lose the blocks that are not dirty (somebody else wrote them). */
-int index_apply(struct index *ix, const struct entry *entries, size_t nentries,
+/* Takes in what a commit did, of `nsegments` segments (0: a claim), and that the map is now as of
+ * `pos`: all or nothing. With `forget` cached rows lose the blocks that are not dirty and that it
+ * changed (somebody else wrote them). */
+int index_apply(struct index *ix, const struct entry *entries, size_t nentries, uint64_t nsegments,
                 const struct log_position *pos, bool forget);
 
 /* Replaces the whole map: begin, add in order of blocks, end. Cached rows of chunks that changed
@@ -72,6 +74,35 @@ typedef int index_view_fn(void *ctx, const struct places *places);
 int index_view_each(struct index_view *view, uint64_t first, uint64_t end, index_view_fn *fn,
                     void *ctx);
 void index_view_end(struct index_view *view);
+
+/* --- the segments of the volume's own log --- */
+
+struct index_segment {
+    uint64_t seq;
+    uint64_t stored_bytes; /* of the object; a little less than that as long as nobody asked */
+    uint64_t live_blocks;  /* that the map has in it */
+    uint64_t live_bytes;   /* of their frames, in proportion */
+};
+struct index_space {
+    uint64_t segments, stored_bytes, live_bytes;
+    uint64_t dead_bytes; /* of segments that the map does not need, as long as they are there */
+};
+int index_space(struct index *ix, struct index_space *ret_space);
+/* Segments with numbers below `below_seq` that the map needs, of which less than `live_most` (0 to
+ * 1) lives, the deadest first. */
+int index_victims(struct index *ix, uint64_t below_seq, double live_most,
+                  struct index_segment *ret_segments, size_t max, size_t *ret_n);
+/* Segments that the map as of `dead_seq` did not need, with numbers beyond `after`, ascending. */
+int index_dead(struct index *ix, uint64_t dead_seq, uint64_t after,
+               struct index_segment *ret_segments, size_t max, size_t *ret_n);
+/* They are not there any more. */
+int index_forget_segments(struct index *ix, const uint64_t *seqs, size_t n);
+/* What a listing found: sizes of segments that the map needs (dead_seq 0); and objects that it does
+ * not need, nor did as of `dead_seq`. The inventory is complete with this. */
+struct index_found {
+    uint64_t seq, stored_bytes, dead_seq;
+};
+int index_inventory(struct index *ix, const struct index_found *found, size_t n);
 
 /* --- the cached chunks --- */
 

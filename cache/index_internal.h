@@ -1,9 +1,10 @@
-/* What index.c (file, meta, cached rows) and index_map.c (the map) share. All SQL is in these two.
- */
+/* What index.c (file, meta, cached rows), index_map.c (the map) and index_segments.c share. All SQL
+ * is in these. */
 #ifndef S3VOL_INDEX_INTERNAL_H
 #define S3VOL_INDEX_INTERNAL_H
 
 #include "index.h"
+#include "tally.h"
 
 #include <sqlite3.h>
 #include <stdatomic.h>
@@ -20,12 +21,15 @@ struct index {
         sqlite3_stmt *begin, *commit, *rollback;
         sqlite3_stmt *put_meta;
         sqlite3_stmt *put_cached, *drop_cached, *trim_cached;
-        sqlite3_stmt *get_places, *put_places, *drop_places, *count_range, *drop_range;
+        sqlite3_stmt *get_places, *put_places, *drop_places, *read_range, *drop_range;
+        sqlite3_stmt *tally_segment, *drop_segment, *size_segment, *add_dead;
     } q;
+    struct tally reload; /* of the map that is being loaded */
 
     pthread_mutex_t read_lock; /* guards what follows */
     sqlite3 *read_db;
     sqlite3_stmt *load, *mask, *scan;
+    sqlite3_stmt *space, *victims, *dead;
 };
 
 /* Reports what SQLite says, and translates it. */
@@ -44,6 +48,10 @@ int index_end_locked(struct index *ix, int r, const struct index_meta *meta);
 
 int index_map_prepare(struct index *ix);
 void index_map_finalize(struct index *ix);
+int index_segments_prepare(struct index *ix);
+void index_segments_finalize(struct index *ix);
+/* Takes in what a change of the map, now as of `seq`, means for the segments. In a transaction. */
+int index_tally_locked(struct index *ix, struct tally *tally, uint64_t seq);
 
 static inline void bind_u64(sqlite3_stmt *q, int at, uint64_t n)
 {

@@ -16,8 +16,7 @@ int index_map_prepare(struct index *ix)
         {ix->db, "SELECT places FROM map WHERE chunk = ?1", &ix->q.get_places},
         {ix->db, "REPLACE INTO map VALUES(?1, ?2, ?3)", &ix->q.put_places},
         {ix->db, "DELETE FROM map WHERE chunk = ?1", &ix->q.drop_places},
-        {ix->db, "SELECT total(popcount(mask)) FROM map WHERE chunk BETWEEN ?1 AND ?2",
-         &ix->q.count_range},
+        {ix->db, "SELECT chunk, places FROM map WHERE chunk BETWEEN ?1 AND ?2", &ix->q.read_range},
         {ix->db, "DELETE FROM map WHERE chunk BETWEEN ?1 AND ?2", &ix->q.drop_range},
         {ix->db,
          "UPDATE cached SET valid = valid & (~?3 | dirty), zero = zero & (~?3 | dirty)"
@@ -66,6 +65,7 @@ static int read_places(struct index *ix, sqlite3_stmt *q, int step, uint64_t chu
 struct applying {
     struct index *ix;
     struct index_meta meta;
+    struct tally tally;
     bool forget;
     bool open; /* there is a row held */
     uint64_t chunk, touched;
@@ -126,11 +126,32 @@ static int open_row(struct applying *a, uint64_t chunk)
     return 0;
 }
 
+/* What the blocks [first, first + n) have of segments of our own: `sign` times. */
+static int tally_places(struct tally *t, const struct places *p, unsigned first, unsigned n,
+                        int sign)
+{
+    int r = 0;
+
+    for (unsigned i = 0; i < p->n && r == 0; i++) {
+        const struct entry *e = &p->e[i];
+        unsigned e_first = (unsigned)(e->block % CHUNK_BLOCKS);
+        unsigned from = MAX(first, e_first), to = MIN(first + n, e_first + (unsigned)e->nblocks);
+        if (from < to && e->base == 0)
+            r = tally_add(t, (struct tally_item){.seq = e->seq,
+                                                 .blocks = sign * (int64_t)(to - from),
+                                                 .bytes = sign * (int64_t)e->stored_bytes *
+                                                          (to - from) / e->frame_blocks});
+    }
+    return r;
+}
+
 static int zero_in_chunk(struct applying *a, uint64_t block, unsigned n)
 {
     unsigned first = (unsigned)(block % CHUNK_BLOCKS);
     int r = open_row(a, block / CHUNK_BLOCKS);
 
+    if (r == 0)
+        r = tally_places(&a->tally, &a->places, first, n, -1);
     if (r == 0) {
         places_clear(&a->places, first, n);
         a->touched |= mask_range(first, n);
@@ -140,18 +161,20 @@ static int zero_in_chunk(struct applying *a, uint64_t block, unsigned n)
 
 static int zero_whole_chunks(struct applying *a, uint64_t first, uint64_t last)
 {
-    sqlite3_stmt *count = a->ix->q.count_range, *drop = a->ix->q.drop_range;
-    int r = close_row(a);
+    sqlite3_stmt *read = a->ix->q.read_range, *drop = a->ix->q.drop_range;
+    struct places p;
+    int step, r = close_row(a);
 
-    if (r < 0)
-        return r;
-    bind_u64(count, 1, first);
-    bind_u64(count, 2, last);
-    if (sqlite3_step(count) != SQLITE_ROW)
-        r = index_error(a->ix, a->ix->db, "read");
-    else
-        a->meta.mapped_blocks -= (uint64_t)sqlite3_column_int64(count, 0);
-    sqlite3_reset(count);
+    bind_u64(read, 1, first);
+    bind_u64(read, 2, last);
+    while (r == 0 && (step = sqlite3_step(read)) != SQLITE_DONE) {
+        r = read_places(a->ix, read, step, step == SQLITE_ROW ? column_u64(read, 0) : 0, 1, &p);
+        if (r == 0)
+            r = tally_places(&a->tally, &p, 0, CHUNK_BLOCKS, -1);
+        if (r == 0)
+            a->meta.mapped_blocks -= mask_count(places_mask(&p));
+    }
+    sqlite3_reset(read);
     if (r < 0)
         return r;
     bind_u64(drop, 1, first);
@@ -181,29 +204,79 @@ static int apply_zero(struct applying *a, uint64_t block, uint64_t n)
 
 static int apply_data(struct applying *a, const struct entry *e)
 {
+    unsigned first = (unsigned)(e->block % CHUNK_BLOCKS);
     int r = open_row(a, e->block / CHUNK_BLOCKS);
 
-    if (r == 0) {
-        places_put(&a->places, e);
-        a->touched |= mask_range((unsigned)(e->block % CHUNK_BLOCKS), (unsigned)e->nblocks);
+    if (r == 0)
+        r = tally_places(&a->tally, &a->places, first, (unsigned)e->nblocks, -1);
+    if (r < 0)
+        return r;
+    places_put(&a->places, e);
+    a->touched |= mask_range(first, (unsigned)e->nblocks);
+    return tally_places(&a->tally, &a->places, first, (unsigned)e->nblocks, 1);
+}
+
+/* What the blocks are does not change, only where. */
+static int apply_move(struct applying *a, const struct entry *e)
+{
+    unsigned first = (unsigned)(e->block % CHUNK_BLOCKS);
+    int r = open_row(a, e->block / CHUNK_BLOCKS);
+
+    if (r == 0)
+        r = tally_places(&a->tally, &a->places, first, (unsigned)e->nblocks, -1);
+    if (r < 0)
+        return r;
+    places_move(&a->places, e);
+    return tally_places(&a->tally, &a->places, first, (unsigned)e->nblocks, 1);
+}
+
+/* The objects of a commit: about their bytes (of entries that tell of zeros nothing says in which
+ * of them they are). */
+static int tally_objects(struct applying *a, const struct entry *entries, size_t n,
+                         uint64_t nsegments)
+{
+    uint64_t last = a->meta.pos.seq;
+    int r = 0;
+
+    for (uint64_t i = 0; i < nsegments && r == 0; i++)
+        r = tally_add(&a->tally, (struct tally_item){.seq = last - i, .stored = HEADER_BYTES});
+    for (size_t i = 0; i < n && r == 0; i++) {
+        const struct entry *e = &entries[i], *before = i > 0 ? e - 1 : NULL;
+        int64_t stored = ENTRY_BYTES;
+        if (e->kind == ENTRY_ZERO || e->base || e->seq + nsegments <= last)
+            continue;
+        if (!before || before->offset != e->offset || before->seq != e->seq)
+            stored += e->stored_bytes;
+        r = tally_add(&a->tally, (struct tally_item){.seq = e->seq, .stored = stored});
     }
     return r;
 }
 
-int index_apply(struct index *ix, const struct entry *entries, size_t nentries,
+static int apply_entry(struct applying *a, const struct entry *e)
+{
+    return e->kind == ENTRY_ZERO   ? apply_zero(a, e->block, e->nblocks)
+           : e->kind == ENTRY_MOVE ? apply_move(a, e)
+                                   : apply_data(a, e);
+}
+
+int index_apply(struct index *ix, const struct entry *entries, size_t nentries, uint64_t nsegments,
                 const struct log_position *pos, bool forget)
 {
     scope_lock(&ix->write_lock);
     struct applying a = {.ix = ix, .meta = ix->meta, .forget = forget};
     int r = index_step(ix, ix->q.begin);
 
-    for (size_t i = 0; i < nentries && r == 0; i++)
-        r = entries[i].kind == ENTRY_ZERO ? apply_zero(&a, entries[i].block, entries[i].nblocks)
-                                          : apply_data(&a, &entries[i]);
-    if (r == 0)
-        r = close_row(&a);
     a.meta.pos = *pos;
     a.meta.fresh = false;
+    for (size_t i = 0; i < nentries && r == 0; i++)
+        r = apply_entry(&a, &entries[i]);
+    if (r == 0)
+        r = close_row(&a);
+    if (r == 0)
+        r = tally_objects(&a, entries, nentries, nsegments);
+    if (r == 0)
+        r = index_tally_locked(ix, &a.tally, pos->seq);
+    free(a.tally.items);
     if (r == 0)
         r = index_put_meta_locked(ix, &a.meta);
     return index_end_locked(ix, r, &a.meta);
@@ -214,6 +287,7 @@ int index_apply(struct index *ix, const struct entry *entries, size_t nentries,
 int index_reload_begin(struct index *ix)
 {
     scope_lock(&ix->write_lock);
+    ix->reload.n = 0;
     return index_exec(ix, "BEGIN; CREATE TEMP TABLE new_map(chunk INTEGER PRIMARY KEY,"
                           " mask INTEGER NOT NULL, places BLOB NOT NULL)");
 }
@@ -224,6 +298,9 @@ static int insert_new(struct index *ix, sqlite3_stmt *q, const struct places *p)
 
     if (p->n == 0)
         return 0;
+    int r = tally_places(&ix->reload, p, 0, CHUNK_BLOCKS, 1);
+    if (r < 0)
+        return r;
     bind_u64(q, 1, p->e[0].block / CHUNK_BLOCKS);
     bind_u64(q, 2, places_mask(p));
     sqlite3_bind_blob(q, 3, blob, (int)places_encode(p, blob), SQLITE_STATIC);
@@ -250,7 +327,7 @@ int index_reload_add(struct index *ix, const struct entry *entries, size_t nentr
     return r;
 }
 
-static int swap_maps(struct index *ix, struct index_meta *m)
+static int swap_maps(struct index *ix, uint64_t seq, struct index_meta *m)
 {
     sqlite3_stmt *q;
     int r = index_exec(
@@ -258,8 +335,10 @@ static int swap_maps(struct index *ix, struct index_meta *m)
             " (SELECT places FROM main.map m WHERE m.chunk = cached.chunk) IS NOT"
             " (SELECT places FROM new_map n WHERE n.chunk = cached.chunk);"
             "DELETE FROM main.map; INSERT INTO main.map SELECT * FROM new_map ORDER BY chunk;"
-            "DROP TABLE new_map");
+            "DROP TABLE new_map; DELETE FROM segments");
 
+    if (r == 0)
+        r = index_tally_locked(ix, &ix->reload, seq);
     if (r == 0)
         r = index_prepare(ix, ix->db, "SELECT total(popcount(mask)) FROM map", &q);
     if (r < 0)
@@ -279,10 +358,10 @@ int index_reload_end(struct index *ix, const struct log_position *pos, bool ok)
     int r = ok ? 0 : -ECANCELED;
 
     if (r == 0)
-        r = swap_maps(ix, &m);
+        r = swap_maps(ix, pos->seq, &m);
     if (r == 0) {
         m.pos = *pos;
-        m.fresh = false;
+        m.fresh = m.inventoried = false;
         r = index_put_meta_locked(ix, &m);
     }
     r = index_end_locked(ix, r, &m);

@@ -69,6 +69,27 @@ void places_put(struct places *p, const struct entry *entry)
     insert(p, i, entry);
 }
 
+uint64_t places_move(struct places *p, const struct entry *move)
+{
+    uint64_t want = mask_range(first_of(move), (unsigned)move->nblocks), moved = 0;
+
+    for (unsigned i = 0; i < p->n; i++)
+        if (p->e[i].seq == move->old_seq && p->e[i].base == move->old_base)
+            moved |= want & mask_range(first_of(&p->e[i]), (unsigned)p->e[i].nblocks);
+    for (uint64_t rest = moved; rest;) {
+        unsigned n, first = mask_run(rest, &n), into = first - first_of(move);
+        struct entry e = *move;
+        e.kind = ENTRY_DATA;
+        e.old_seq = e.old_base = 0;
+        e.block += into;
+        e.skip = (uint8_t)(e.skip + into);
+        e.nblocks = n;
+        places_put(p, &e);
+        rest &= ~mask_range(first, n);
+    }
+    return moved;
+}
+
 size_t places_encode(const struct places *p, void *out)
 {
     for (unsigned i = 0; i < p->n; i++)

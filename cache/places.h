@@ -44,6 +44,10 @@ void places_clear(struct places *p, unsigned first, unsigned n);
 /* `entry` is data, of this chunk, and newer than all that is there. */
 void places_put(struct places *p, const struct entry *entry);
 
+/* The blocks of `move`, an entry of that kind, that are in its old place are in its frame from now
+ * on. Returns which. */
+uint64_t places_move(struct places *p, const struct entry *move);
+
 /* p->n * ENTRY_BYTES to `out`, which has room for CHUNK_BLOCKS of them. */
 size_t places_encode(const struct places *p, void *out);
 

@@ -7,6 +7,7 @@
 enum {
     AT_BLOCK = 0,
     AT_SEQ = 8, /* zero entries: the number of blocks */
+    BASE_SHIFT = 48,
     AT_OFFSET = 16,
     AT_STORED = 20,
     AT_CRC = 24,
@@ -28,11 +29,14 @@ void entry_encode(const struct entry *e, void *out)
         p[AT_KIND] = ENTRY_ZERO;
         return;
     }
-    put_le64(p + AT_SEQ, e->seq);
+    if (e->kind == ENTRY_MOVE)
+        put_le64(p + AT_SEQ, e->old_seq | (uint64_t)e->old_base << BASE_SHIFT);
+    else
+        put_le64(p + AT_SEQ, e->seq | (uint64_t)e->base << BASE_SHIFT);
     put_le32(p + AT_OFFSET, e->offset);
     put_le32(p + AT_STORED, e->stored_bytes);
     put_le32(p + AT_CRC, e->crc);
-    p[AT_KIND] = (uint8_t)(ENTRY_DATA | e->codec << 4);
+    p[AT_KIND] = (uint8_t)(e->kind | e->codec << 4);
     p[AT_COUNT] = (uint8_t)e->nblocks;
     p[AT_SKIP] = e->skip;
     p[AT_FRAME_BLOCKS] = e->frame_blocks;
@@ -47,16 +51,17 @@ static bool zero_makes_sense(const struct entry *e, const uint8_t *p)
            memcmp(p + AT_COUNT, none, ENTRY_BYTES - AT_COUNT) == 0;
 }
 
-static bool data_makes_sense(const struct entry *e)
+/* Its place, or a move's old one, was looked at before. */
+static bool frame_makes_sense(const struct entry *e)
 {
     uint32_t raw_bytes = (uint32_t)e->frame_blocks * BLOCK_BYTES;
     uint64_t at = e->block % CHUNK_BLOCKS;
 
     return e->nblocks > 0 && e->skip + e->nblocks <= e->frame_blocks &&
            /* the whole frame is of one chunk, too */
-           e->skip <= at && at - e->skip + e->frame_blocks <= CHUNK_BLOCKS && e->seq > 0 &&
-           e->seq <= SEQ_MAX && e->offset >= HEADER_BYTES &&
-           e->offset <= UINT32_MAX - e->stored_bytes && e->stored_bytes > 0 &&
+           e->skip <= at && at - e->skip + e->frame_blocks <= CHUNK_BLOCKS &&
+           e->offset >= HEADER_BYTES && e->offset <= UINT32_MAX - e->stored_bytes &&
+           e->stored_bytes > 0 &&
            (e->codec == CODEC_RAW    ? e->stored_bytes == raw_bytes
             : e->codec == CODEC_ZSTD ? e->stored_bytes < raw_bytes
                                      : false);
@@ -73,8 +78,16 @@ int entry_decode(const void *data, struct entry *ret)
         e.nblocks = get_le64(p + AT_SEQ);
         if (!zero_makes_sense(&e, p))
             return -EBADMSG;
-    } else if (e.kind == ENTRY_DATA) {
-        e.seq = get_le64(p + AT_SEQ);
+    } else if (e.kind == ENTRY_DATA || e.kind == ENTRY_MOVE) {
+        uint64_t place = get_le64(p + AT_SEQ), seq = place & SEQ_MAX;
+        uint16_t base = (uint16_t)(place >> BASE_SHIFT);
+        if (e.kind == ENTRY_DATA) {
+            e.seq = seq;
+            e.base = base;
+        } else {
+            e.old_seq = seq;
+            e.old_base = base;
+        }
         e.offset = get_le32(p + AT_OFFSET);
         e.stored_bytes = get_le32(p + AT_STORED);
         e.crc = get_le32(p + AT_CRC);
@@ -82,7 +95,7 @@ int entry_decode(const void *data, struct entry *ret)
         e.nblocks = p[AT_COUNT];
         e.skip = p[AT_SKIP];
         e.frame_blocks = p[AT_FRAME_BLOCKS];
-        if (!data_makes_sense(&e))
+        if (seq == 0 || !frame_makes_sense(&e))
             return -EBADMSG;
     } else {
         return -EBADMSG;

@@ -121,15 +121,16 @@ int part_list_decode(const struct superblock *sb, uint64_t seq, const void *data
 }
 
 /* A checkpoint knows no later segment, and nothing beyond the volume's end. */
-static int decode_entries(const uint8_t *raw, const struct header *h, uint64_t at,
-                          uint64_t end_chunk, struct entry *entries)
+static int decode_entries(const struct superblock *sb, const uint8_t *raw, const struct header *h,
+                          uint64_t at, uint64_t end_chunk, struct entry *entries)
 {
     uint64_t end = MIN(end_chunk * CHUNK_BLOCKS, h->size_blocks);
 
     for (uint32_t i = 0; i < h->nentries; i++) {
         struct entry *e = &entries[i];
         if (entry_decode(raw + (size_t)i * ENTRY_BYTES, e) < 0 || e->kind != ENTRY_DATA ||
-            e->block < at || e->block + e->nblocks > end || e->seq > h->seq)
+            e->block < at || e->block + e->nblocks > end || e->base > sb->nbases ||
+            (e->base == 0 && e->seq > h->seq))
             return -EBADMSG;
         at = e->block + e->nblocks;
     }
@@ -161,6 +162,6 @@ int part_decode(const struct superblock *sb, const struct part_list *list, size_
     if (ZSTD_decompress(raw, raw_bytes, (const uint8_t *)data + HEADER_BYTES, h.body_bytes) !=
         raw_bytes)
         return -EBADMSG;
-    return decode_entries(raw, &h, part->first_chunk * CHUNK_BLOCKS, part_end_chunk(list, i),
+    return decode_entries(sb, raw, &h, part->first_chunk * CHUNK_BLOCKS, part_end_chunk(list, i),
                           ret_entries);
 }

@@ -10,17 +10,28 @@
 
 /* ------------------------------------------------------------------ one object */
 
-static int check_entries(const struct header *h, const uint8_t *table, struct entry *entries,
-                         const char **ret_why)
+/* What only the segment around it tells of an entry. */
+static bool fits_in(const struct superblock *sb, const struct header *h, struct entry *e)
+{
+    bool ends = (uint64_t)e->offset + e->stored_bytes <= h->object_bytes;
+
+    if (e->block + e->nblocks > h->size_blocks)
+        return false;
+    if (e->kind == ENTRY_MOVE) {
+        e->seq = h->seq;
+        return ends && e->old_base <= sb->nbases && (e->old_base || e->old_seq < h->seq);
+    }
+    return e->kind == ENTRY_ZERO ||
+           (e->base <= sb->nbases && (e->base || e->seq != h->seq || ends));
+}
+
+static int check_entries(const struct superblock *sb, const struct header *h, const uint8_t *table,
+                         struct entry *entries, const char **ret_why)
 {
     *ret_why = "damaged: an entry makes no sense";
     for (uint32_t i = 0; i < h->nentries; i++) {
         struct entry *e = &entries[i];
-        if (entry_decode(table + (size_t)i * ENTRY_BYTES, e) < 0 ||
-            e->block + e->nblocks > h->size_blocks)
-            return -EBADMSG;
-        if (e->kind == ENTRY_DATA && e->seq == h->seq &&
-            (uint64_t)e->offset + e->stored_bytes > h->object_bytes)
+        if (entry_decode(table + (size_t)i * ENTRY_BYTES, e) < 0 || !fits_in(sb, h, e))
             return -EBADMSG;
     }
     return 0;
@@ -47,7 +58,7 @@ int log_decode(const struct superblock *sb, uint64_t seq, const void *head, size
     }
     if (r == 0 && h.kind == HEADER_SEGMENT) {
         entries = calloc(MAX(h.nentries, 1u), sizeof *entries);
-        r = entries ? check_entries(&h, (const uint8_t *)head + HEADER_BYTES, entries, ret_why)
+        r = entries ? check_entries(sb, &h, (const uint8_t *)head + HEADER_BYTES, entries, ret_why)
                     : -ENOMEM;
     }
     if (r < 0)

@@ -1,16 +1,15 @@
 #include "superblock.h"
 
 #include "bytes.h"
-#include "crc32c.h"
 #include "entry.h"
 #include "msg.h"
+#include "note.h"
 #include "scope.h"
 
-#include <sqlite3.h>
 #include <sys/random.h>
 #include <time.h>
 
-enum { TEXT_MAX = 1024, WINDOW = 1024 };
+enum { WINDOW = 1024 };
 
 int random_bytes(void *buf, size_t len)
 {
@@ -51,112 +50,115 @@ static int uuid_parse(const char *text, uint8_t ret[UUID_BYTES])
     return strcmp(text, back) == 0 ? 0 : -EBADMSG;
 }
 
-/* The last member is the checksum of all that stands before it. */
-#define CRC_MEMBER ",\"crc32c\":\""
-#define CRC_END    CRC_MEMBER "%08x\"}\n"
+/* "null", or the array of them. */
+static int encode_bases(const struct superblock *sb, char *buf, size_t size_bytes)
+{
+    char url[2 * BASE_URL_MAX], uuid[UUID_TEXT_BYTES];
+    size_t len = 0;
+    int r = format(buf, size_bytes, "null");
+
+    for (unsigned i = 0; i < sb->nbases && r == 0; i++) {
+        const struct base *b = &sb->bases[i];
+        uuid_format(b->uuid, uuid);
+        r = note_quote(b->url, url, sizeof url);
+        if (r == 0)
+            r = format(buf + len, size_bytes - len,
+                       "%s{\"url\":%s,\"uuid\":\"%s\",\"root\":%llu,\"seq\":%llu}%s",
+                       i == 0 ? "[" : ",", url, uuid, (unsigned long long)b->root,
+                       (unsigned long long)b->seq, i + 1 == sb->nbases ? "]" : "");
+        len = strlen(buf);
+    }
+    return r;
+}
 
 int superblock_encode(const struct superblock *sb, char *buf, size_t size_bytes, size_t *ret_len)
 {
+    scope_free char *bases = malloc(NOTE_BYTES_MAX);
     char uuid[UUID_TEXT_BYTES];
-    int r;
+    int r = bases ? encode_bases(sb, bases, NOTE_BYTES_MAX) : -ENOMEM;
 
     uuid_format(sb->uuid, uuid);
-    r = format(
-        buf, size_bytes,
-        "{\"s3vol\":%d,\"uuid\":\"%s\",\"size_bytes\":%llu,\"block_bytes\":%d,\"chunk_blocks\":%d,"
-        "\"window\":%d,\"compression\":\"%s\",\"encryption\":\"none\",\"base\":null,"
-        "\"conditional_put\":%s,\"created\":\"%s\"",
-        FORMAT_VERSION, uuid, (unsigned long long)sb->size_bytes, BLOCK_BYTES, CHUNK_BLOCKS, WINDOW,
-        sb->compress ? "zstd" : "none", sb->conditional_put ? "true" : "false", sb->created);
-    if (r < 0)
-        return r;
-    size_t len = strlen(buf);
-    r = format(buf + len, size_bytes - len, CRC_END, crc32c(0, buf, len));
-    if (r < 0)
-        return r;
-    *ret_len = strlen(buf);
+    if (r == 0)
+        r = format(buf, size_bytes,
+                   "{\"s3vol\":%d,\"uuid\":\"%s\",\"size_bytes\":%llu,\"block_bytes\":%d,"
+                   "\"chunk_blocks\":%d,\"window\":%d,\"compression\":\"%s\","
+                   "\"encryption\":\"none\",\"base\":%s,\"conditional_put\":%s,\"created\":\"%s\"",
+                   FORMAT_VERSION, uuid, (unsigned long long)sb->size_bytes, BLOCK_BYTES,
+                   CHUNK_BLOCKS, WINDOW, sb->compress ? "zstd" : "none", bases,
+                   sb->conditional_put ? "true" : "false", sb->created);
+    return r == 0 ? note_seal(buf, size_bytes, ret_len) : r;
+}
+
+/* One row for each base, or one row whose base is NULL. */
+static const char MEMBERS[] =
+    "SELECT j->>'$.s3vol', j->>'$.uuid', j->>'$.size_bytes', j->>'$.block_bytes',"
+    " j->>'$.chunk_blocks', j->>'$.window', j->>'$.compression', j->>'$.encryption',"
+    " j->>'$.conditional_put', j->>'$.created', json_type(j, '$.base'), o->>'$.url', o->>'$.uuid',"
+    " o->>'$.root', o->>'$.seq' FROM (SELECT j, iif(b.type = 'object', b.value, NULL) AS o"
+    "  FROM (SELECT ?1 AS j) LEFT JOIN json_each(j, '$.base') b)";
+enum { AT_BASE_TYPE = 10, AT_BASE = 11 };
+
+static bool has_control(const char *text)
+{
+    while ((unsigned char)*text >= ' ')
+        text++;
+    return *text;
+}
+
+static int read_base(sqlite3_stmt *q, struct superblock *sb)
+{
+    const char *url = (const char *)sqlite3_column_text(q, AT_BASE);
+    const char *uuid = (const char *)sqlite3_column_text(q, AT_BASE + 1);
+    struct base *b = &sb->bases[sb->nbases];
+
+    if (sb->nbases == BASES_MAX || !url || !*url || has_control(url) || !uuid ||
+        uuid_parse(uuid, b->uuid) < 0 || format(b->url, sizeof b->url, "%s", url) < 0)
+        return -EBADMSG;
+    b->root = (uint64_t)sqlite3_column_int64(q, AT_BASE + 2);
+    b->seq = (uint64_t)sqlite3_column_int64(q, AT_BASE + 3);
+    if (b->seq > SEQ_MAX || b->root > b->seq)
+        return -EBADMSG;
+    sb->nbases++;
     return 0;
 }
 
-/* Nothing may follow it. */
-static bool crc_matches(const char *text)
+static int read_members(void *ctx, sqlite3_stmt *q, const char **ret_why)
 {
-    char end[sizeof CRC_MEMBER + 16];
-    const char *at = NULL;
-
-    for (const char *p = text; (p = strstr(p, CRC_MEMBER)) != NULL; p++)
-        at = p;
-    return at && format(end, sizeof end, CRC_END, crc32c(0, text, (size_t)(at - text))) == 0 &&
-           strcmp(at, end) == 0;
-}
-
-/* SQLite reads the JSON: a parser that is fuzzed around the clock, and is linked anyway. */
-static int read_members(sqlite3 *db, const char *text, struct superblock *sb, const char **ret_why)
-{
-    static const char SQL[] =
-        "SELECT json_extract(j,'$.s3vol'), json_extract(j,'$.uuid'), "
-        "json_extract(j,'$.size_bytes'),"
-        " json_extract(j,'$.block_bytes'), json_extract(j,'$.chunk_blocks'), "
-        "json_extract(j,'$.window'),"
-        " json_extract(j,'$.compression'), json_extract(j,'$.encryption'), "
-        "json_extract(j,'$.base'),"
-        " json_extract(j,'$.conditional_put'), json_extract(j,'$.created') FROM (SELECT ?1 AS j)";
-    sqlite3_stmt *q = NULL;
-    int r = -EBADMSG;
-
-    *ret_why = "damaged: not the JSON of a superblock";
-    if (sqlite3_prepare_v2(db, SQL, -1, &q, NULL) != SQLITE_OK ||
-        sqlite3_bind_text(q, 1, text, -1, SQLITE_STATIC) != SQLITE_OK ||
-        sqlite3_step(q) != SQLITE_ROW)
-        goto out;
+    struct superblock *sb = ctx;
     const char *uuid = (const char *)sqlite3_column_text(q, 1);
     const char *compression = (const char *)sqlite3_column_text(q, 6);
     const char *encryption = (const char *)sqlite3_column_text(q, 7);
-    const char *created = (const char *)sqlite3_column_text(q, 10);
+    const char *created = (const char *)sqlite3_column_text(q, 9);
+    const char *base = (const char *)sqlite3_column_text(q, AT_BASE_TYPE);
+
+    *ret_why = "damaged: not the JSON of a superblock";
     if (!uuid || !compression || !encryption || !created)
-        goto out;
-    if (sqlite3_column_int(q, 0) != FORMAT_VERSION || strcmp(encryption, "none") != 0 ||
-        sqlite3_column_type(q, 8) != SQLITE_NULL) {
+        return -EBADMSG;
+    bool has_bases = base && strcmp(base, "array") == 0;
+    if (sqlite3_column_int(q, 0) != FORMAT_VERSION || strcmp(encryption, "none") != 0 || !base ||
+        (!has_bases && strcmp(base, "null") != 0)) {
         *ret_why = "of a format that this s3vol does not know: upgrade it";
-        r = -EPROTONOSUPPORT;
-        goto out;
+        return -EPROTONOSUPPORT;
     }
     sb->size_bytes = (uint64_t)sqlite3_column_int64(q, 2);
     sb->compress = strcmp(compression, "zstd") == 0;
-    sb->conditional_put = sqlite3_column_int(q, 9) != 0;
+    sb->conditional_put = sqlite3_column_int(q, 8) != 0;
     if (uuid_parse(uuid, sb->uuid) < 0 ||
         format(sb->created, sizeof sb->created, "%s", created) < 0 ||
         sqlite3_column_int(q, 3) != BLOCK_BYTES || sqlite3_column_int(q, 4) != CHUNK_BLOCKS ||
         sqlite3_column_int(q, 5) != WINDOW || sb->size_bytes == 0 || sb->size_bytes % BLOCK_BYTES ||
         sb->size_bytes / BLOCK_BYTES >= VOLUME_BLOCKS_MAX)
-        goto out;
-    r = 0;
-out:
-    sqlite3_finalize(q);
-    return r;
+        return -EBADMSG;
+    return has_bases ? read_base(q, sb) : 0;
 }
 
 int superblock_decode(const char *data, size_t len, struct superblock *ret, const char **ret_why)
 {
     struct superblock sb = {0};
-    char text[TEXT_MAX];
-    sqlite3 *db = NULL;
-    int r;
+    int r = note_read(data, len, MEMBERS, read_members, &sb, ret_why);
 
-    *ret_why = "damaged: its checksum does not match";
-    if (len >= sizeof text || memchr(data, 0, len))
-        return -EBADMSG;
-    memcpy(text, data, len);
-    text[len] = 0;
-    if (sqlite3_open(":memory:", &db) != SQLITE_OK) {
-        sqlite3_close(db);
-        return -ENOMEM;
-    }
-    r = read_members(db, text, &sb, ret_why);
-    sqlite3_close(db);
-    /* a version from the future may keep its checksum elsewhere: say that first */
-    if (r == 0 && !crc_matches(text)) {
-        *ret_why = "damaged: its checksum does not match";
+    if (r == 0 && sb.size_bytes == 0) { /* there was no row */
+        *ret_why = "damaged: not the JSON of a superblock";
         r = -EBADMSG;
     }
     if (r == 0)
@@ -191,7 +193,7 @@ static int probe_conditional_put(struct store *store, int64_t patience_ms, bool 
 int superblock_create(struct store *store, struct superblock *sb, const struct clock *clock,
                       int64_t patience_ms)
 {
-    char text[TEXT_MAX];
+    char text[NOTE_BYTES_MAX];
     size_t len;
     uint64_t size;
     time_t now = clock->wall_ms() / 1000;
@@ -230,7 +232,7 @@ int superblock_create(struct store *store, struct superblock *sb, const struct c
 
 int superblock_load(struct store *store, struct superblock *ret_sb, int64_t patience_ms)
 {
-    char text[TEXT_MAX];
+    char text[NOTE_BYTES_MAX];
     const char *why;
     size_t len;
     int r = store_get_head(store, "volume", text, sizeof text, &len, NULL, patience_ms);

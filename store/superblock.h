@@ -3,7 +3,18 @@
 #define S3VOL_SUPERBLOCK_H
 
 #include "header.h"
+#include "note.h"
 #include "store.h"
+
+enum { BASES_MAX = 8, BASE_URL_MAX = 512 };
+
+/* What a clone shares blocks with, as of one instant. */
+struct base {
+    char url[BASE_URL_MAX];
+    uint8_t uuid[UUID_BYTES];
+    uint64_t root, seq; /* a checkpoint of it (0: none, its log from the beginning), and the end of
+                           the commit, or the claim, that the instant is */
+};
 
 struct superblock {
     uint8_t uuid[UUID_BYTES];
@@ -11,14 +22,17 @@ struct superblock {
     bool compress;        /* what mounts do by default */
     bool conditional_put; /* the store refuses to overwrite when asked to: found out at create */
     char created[32];     /* RFC 3339, UTC */
+    /* of a clone: the volume that it was made from, then that one's bases in their order */
+    unsigned nbases;
+    struct base bases[BASES_MAX];
 };
 
 enum { UUID_TEXT_BYTES = 37 };
 void uuid_format(const uint8_t uuid[UUID_BYTES], char ret_text[UUID_TEXT_BYTES]);
 int random_bytes(void *buf, size_t len);
 
-/* Text <-> struct. Encoding needs 1 KiB of room at most; *ret_len excludes the final NUL. Decoding:
- * 0, -EBADMSG, or -EPROTONOSUPPORT, with *ret_why. */
+/* Text <-> struct. Encoding needs NOTE_BYTES_MAX of room at most; *ret_len excludes the final NUL.
+ * Decoding: 0, -EBADMSG, or -EPROTONOSUPPORT, with *ret_why. */
 int superblock_encode(const struct superblock *sb, char *buf, size_t size_bytes, size_t *ret_len);
 int superblock_decode(const char *text, size_t len, struct superblock *ret_sb,
                       const char **ret_why);

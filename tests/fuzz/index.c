@@ -36,7 +36,7 @@ static void set_up(void)
     (void)!format(path, sizeof path, "/dev/shm/s3vol-fuzz-%d", (int)getpid());
     remove_files();
     atexit(remove_files);
-    INVARIANT(index_open(path, uuid, &ix) == 0 && index_apply(ix, NULL, 0, &pos, false) == 0);
+    INVARIANT(index_open(path, uuid, &ix) == 0 && index_apply(ix, NULL, 0, 0, &pos, false) == 0);
     INVARIANT(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, index_pages_vfs()) == SQLITE_OK);
     INVARIANT(sqlite3_exec(db, "PRAGMA synchronous = OFF", NULL, NULL, NULL) == SQLITE_OK);
     INVARIANT(sqlite3_prepare_v2(db, "REPLACE INTO map VALUES(?1, ?2, ?3)", -1, &put_map, NULL) ==
@@ -137,7 +137,7 @@ static void take_in(struct input *in)
                           .frame_blocks = 1,
                           .codec = CODEC_ZSTD}};
 
-    assert_result(index_apply(ix, e, 2, &pos, n & 1));
+    assert_result(index_apply(ix, e, 2, 1, &pos, n & 1));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -35,7 +35,8 @@ static void check_table(const struct header *h, const struct entry *entries, con
                   e->nblocks <= h->size_blocks - e->block);
         if (e->kind == ENTRY_ZERO)
             continue;
-        INVARIANT(e->kind == ENTRY_DATA &&
+        INVARIANT(e->kind == ENTRY_DATA || (e->kind == ENTRY_MOVE && e->seq == h->seq));
+        INVARIANT(e->base == 0 && e->old_base == 0 && /* `sb` has no bases */
                   e->block / CHUNK_BLOCKS == (e->block + e->nblocks - 1) / CHUNK_BLOCKS);
         INVARIANT(e->skip + e->nblocks <= e->frame_blocks && e->frame_blocks <= CHUNK_BLOCKS);
         INVARIANT(e->seq != h->seq || (uint64_t)e->offset + e->stored_bytes <= h->object_bytes);

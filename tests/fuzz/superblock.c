@@ -7,7 +7,7 @@
 
 const unsigned long fuzz_runs = 5000; /* each opens SQLite several times */
 
-enum { TEXT_MAX = 1024 };
+enum { TEXT_MAX = 4096 };
 
 static int decode(const char *text, size_t len, struct superblock *sb)
 {
@@ -23,7 +23,7 @@ static int decode(const char *text, size_t len, struct superblock *sb)
 static void look(char *text, size_t len)
 {
     struct superblock sb = {0}, back = {0};
-    char again[TEXT_MAX];
+    char again[NOTE_BYTES_MAX];
     size_t n;
 
     if (decode(text, len, &sb) < 0)

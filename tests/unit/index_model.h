@@ -103,6 +103,37 @@ static int check_cached(void *ctx, const struct index_cached *row)
     return 0;
 }
 
+/* Each segment has so many live blocks as the map has places in it. */
+static void check_segments(void)
+{
+    static struct index_segment segments[4000];
+    struct index_space space;
+    uint64_t total = 0, bytes = 0;
+    size_t n;
+
+    assert_int_equal(index_victims(ix, SEQ_MAX, 1e9, segments, ARRAY_SIZE(segments), &n), 0);
+    for (size_t i = 0; i < n; i++) {
+        uint64_t want = 0;
+        for (unsigned b = 0; b < NBLOCKS; b++)
+            want += model.seq[b] == segments[i].seq;
+        assert_int_equal(segments[i].live_blocks, want);
+        assert_int_equal(segments[i].live_bytes, want * BLOCK_BYTES);
+        total += want;
+        bytes += segments[i].live_bytes;
+    }
+    for (unsigned b = 0; b < NBLOCKS; b++)
+        total -= model.seq[b] != 0;
+    assert_int_equal(total, 0);
+    assert_int_equal(index_space(ix, &space), 0);
+    assert_int_equal(space.live_bytes, bytes);
+    assert_int_equal(index_dead(ix, SEQ_MAX, 0, segments, ARRAY_SIZE(segments), &n), 0);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(segments[i].live_blocks, 0);
+        for (unsigned b = 0; b < NBLOCKS; b++)
+            assert_true(model.seq[b] != segments[i].seq);
+    }
+}
+
 static void check(void)
 {
     struct index_hit hits[CHUNKS + 1];
@@ -129,6 +160,7 @@ static void check(void)
     index_get_meta(ix, &meta);
     assert_int_equal(meta.mapped_blocks, total);
     assert_int_equal(index_each_cached(ix, check_cached, &at), 0);
+    check_segments();
 }
 
 /* ------------------------------------------------------------------ changing both */
@@ -163,6 +195,10 @@ static void apply_to_model(const struct entry *e, bool forget)
     for (uint64_t b = e->block; b < e->block + e->nblocks && b < NBLOCKS; b++) {
         struct index_cached *row = &model.row[b / CHUNK_BLOCKS];
         uint64_t bit = UINT64_C(1) << b % CHUNK_BLOCKS;
+        if (e->kind == ENTRY_MOVE) {
+            model.seq[b] = model.seq[b] == e->old_seq ? e->seq : model.seq[b];
+            continue;
+        }
         model.seq[b] = e->kind == ENTRY_ZERO ? 0 : e->seq;
         if (forget && !(row->dirty & bit)) {
             row->valid &= ~bit;
@@ -175,7 +211,7 @@ static void apply(const struct entry *entries, size_t n, uint64_t seq, bool forg
 {
     struct log_position pos = position(seq);
 
-    assert_int_equal(index_apply(ix, entries, n, &pos, forget), 0);
+    assert_int_equal(index_apply(ix, entries, n, 1, &pos, forget), 0);
     for (size_t i = 0; i < n; i++)
         apply_to_model(&entries[i], forget);
 }
@@ -186,7 +222,12 @@ static struct entry random_entry(uint64_t *rng, uint64_t seq)
 
     if (draw(rng, 4)) {
         n = MIN(n, CHUNK_BLOCKS - block % CHUNK_BLOCKS);
-        return data(block, n, seq);
+        struct entry e = data(block, n, seq);
+        if (draw(rng, 3) == 0 && model.seq[block] && model.seq[block] != seq) {
+            e.kind = ENTRY_MOVE;
+            e.old_seq = model.seq[block];
+        }
+        return e;
     }
     if (draw(rng, 4) == 0) /* from chunk to chunk */
         block -= block % CHUNK_BLOCKS;

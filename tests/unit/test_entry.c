@@ -101,7 +101,7 @@ static void test_limits_of_data(void **state)
     GOOD_AND_BAD(nblocks, 1, 0);
     GOOD_AND_BAD(skip, 3, 4);
     GOOD_AND_BAD(seq, 1, 0);
-    GOOD_AND_BAD(seq, 0xffffffffffff, 0x1000000000000);
+    GOOD_AND_BAD(seq, SEQ_MAX, 0);
     GOOD_AND_BAD(offset, HEADER_BYTES, HEADER_BYTES - 1);
     GOOD_AND_BAD(offset, UINT32_MAX - 0x6fff, UINT32_MAX - 0x6ffe);
     GOOD_AND_BAD(stored_bytes, 1, 0);
@@ -119,7 +119,7 @@ static void test_limits_of_data(void **state)
     assert_int_equal(round_trip(&e), 0);
     e.stored_bytes--;
     assert_int_equal(round_trip(&e), -EBADMSG);
-    e = (struct entry){ENTRY_DATA, 64, 64, 1, 128, 64 * BLOCK_BYTES, 0, 0, 64, CODEC_RAW};
+    e = (struct entry){ENTRY_DATA, 64, 64, 1, 128, 64 * BLOCK_BYTES, 0, 0, 64, CODEC_RAW, 0, 0, 0};
     assert_int_equal(round_trip(&e), 0);
 }
 
@@ -149,6 +149,37 @@ static void test_limits_of_zeros(void **state)
     }
 }
 
+/* The place of a base, and what a move says of the old one: the same eight bytes. */
+static void test_bases_and_moves(void **state)
+{
+    uint8_t bytes[ENTRY_BYTES];
+    struct entry e = data, back;
+
+    (void)state;
+    e.base = 0xbeef;
+    entry_encode(&e, bytes);
+    assert_int_equal(bytes[14], 0xef);
+    assert_int_equal(bytes[15], 0xbe);
+    assert_int_equal(entry_decode(bytes, &back), 0);
+    assert_int_equal(back.base, 0xbeef);
+    assert_int_equal(back.seq, data.seq);
+
+    e = data;
+    e.kind = ENTRY_MOVE;
+    e.old_seq = 0x0000222324252627;
+    e.old_base = 0xcafe;
+    entry_encode(&e, bytes);
+    assert_int_equal(bytes[28], 0x13);
+    assert_int_equal(bytes[14], 0xfe);
+    assert_int_equal(bytes[15], 0xca);
+    assert_int_equal(entry_decode(bytes, &back), 0);
+    assert_int_equal(back.kind, ENTRY_MOVE);
+    assert_int_equal(back.old_base, 0xcafe);
+    assert_true(back.old_seq == e.old_seq && back.seq == 0 && back.base == 0);
+    e.old_seq = 0;
+    assert_int_equal(round_trip(&e), -EBADMSG);
+}
+
 static void test_unknown_kinds(void **state)
 {
     uint8_t bytes[ENTRY_BYTES];
@@ -158,7 +189,8 @@ static void test_unknown_kinds(void **state)
     entry_encode(&data, bytes);
     for (uint8_t kind = 0; kind < 16; kind++) {
         bytes[28] = (uint8_t)(0x10 | kind);
-        assert_int_equal(entry_decode(bytes, &e), kind == ENTRY_DATA ? 0 : -EBADMSG);
+        assert_int_equal(entry_decode(bytes, &e),
+                         kind == ENTRY_DATA || kind == ENTRY_MOVE ? 0 : -EBADMSG);
     }
 }
 
@@ -169,11 +201,12 @@ static void check_sane(const struct entry *e)
     assert_true(e->nblocks > 0 && e->nblocks <= VOLUME_BLOCKS_MAX - e->block);
     if (e->kind == ENTRY_ZERO)
         return;
-    assert_int_equal(e->kind, ENTRY_DATA);
+    assert_true(e->kind == ENTRY_DATA || e->kind == ENTRY_MOVE);
     uint64_t frame = e->block - e->skip;
     assert_int_equal(frame / CHUNK_BLOCKS, (frame + e->frame_blocks - 1) / CHUNK_BLOCKS);
     assert_true(e->block + e->nblocks <= frame + e->frame_blocks);
-    assert_true(e->seq > 0 && e->seq < UINT64_C(1) << 48);
+    uint64_t seq = e->kind == ENTRY_MOVE ? e->old_seq : e->seq;
+    assert_true(seq > 0 && seq <= SEQ_MAX);
     assert_in_range(e->stored_bytes, 1, CHUNK_BYTES);
     assert_in_range((uint64_t)e->offset + e->stored_bytes, HEADER_BYTES + 1, UINT32_MAX);
     assert_true(e->codec == CODEC_RAW || e->codec == CODEC_ZSTD);
@@ -226,6 +259,7 @@ int main(void)
         cmocka_unit_test(test_zero_at_its_offsets),
         cmocka_unit_test(test_limits_of_data),
         cmocka_unit_test(test_limits_of_zeros),
+        cmocka_unit_test(test_bases_and_moves),
         cmocka_unit_test(test_unknown_kinds),
         cmocka_unit_test(test_flipped_bits_are_refused_or_sane),
         cmocka_unit_test(test_random_bytes_are_refused_or_sane),

@@ -85,7 +85,7 @@ static void test_entries_come_back_as_written(void **state)
     struct entry *entries,
         written[] = {
             {.kind = ENTRY_ZERO, .block = 5, .nblocks = 77777},
-            {ENTRY_DATA, 130, 3, 0, HEADER_BYTES + 64, 100, 0xdeadbeef, 0, 3, CODEC_ZSTD},
+            {ENTRY_DATA, 130, 3, 0, HEADER_BYTES + 64, 100, 0xdeadbeef, 0, 3, CODEC_ZSTD, 0, 0, 0},
         };
     uint8_t buf[HEADER_BYTES + 64 + 100] = {0};
     struct header h;
@@ -402,13 +402,16 @@ static void test_a_claim_must_follow_the_log(void **state)
 static void test_senseless_entries_are_damage(void **state)
 {
     static const struct entry bad[] = {
-        {.kind = ENTRY_ZERO, .block = SIZE_BLOCKS - 1, .nblocks = 2},          /* beyond the end */
-        {ENTRY_DATA, SIZE_BLOCKS, 1, 1, 200, BLOCK_BYTES, 0, 0, 1, CODEC_RAW}, /* beyond the end */
-        {ENTRY_DATA, 63, 2, 1, 200, 2 * BLOCK_BYTES, 0, 0, 2, CODEC_RAW},      /* of two chunks */
-        {ENTRY_DATA, 0, 1, 1026, 161, BLOCK_BYTES, 0, 0, 1, CODEC_RAW},        /* beyond itself */
-        {ENTRY_DATA, 0, 1, 1026, UINT32_MAX - 5, BLOCK_BYTES, 0, 0, 1, CODEC_RAW}, /* wraps */
-        {ENTRY_DATA, 64, 1, 1, 200, 2 * BLOCK_BYTES, 0, 1, 2,
-         CODEC_RAW}, /* a frame of two chunks */
+        {.kind = ENTRY_ZERO, .block = SIZE_BLOCKS - 1, .nblocks = 2}, /* beyond the end */
+        {ENTRY_DATA, SIZE_BLOCKS, 1, 1, 200, BLOCK_BYTES, 0, 0, 1, CODEC_RAW, 0, 0,
+         0}, /* beyond the end */
+        {ENTRY_DATA, 63, 2, 1, 200, 2 * BLOCK_BYTES, 0, 0, 2, CODEC_RAW, 0, 0,
+         0},                                                                     /* of two chunks */
+        {ENTRY_DATA, 0, 1, 1026, 161, BLOCK_BYTES, 0, 0, 1, CODEC_RAW, 0, 0, 0}, /* beyond itself */
+        {ENTRY_DATA, 0, 1, 1026, UINT32_MAX - 5, BLOCK_BYTES, 0, 0, 1, CODEC_RAW, 0, 0,
+         0}, /* wraps */
+        {ENTRY_DATA, 64, 1, 1, 200, 2 * BLOCK_BYTES, 0, 1, 2, CODEC_RAW, 0, 0,
+         0}, /* a frame of two chunks */
     };
     uint8_t buf[HEADER_BYTES + ENTRY_BYTES + BLOCK_BYTES] = {0};
 

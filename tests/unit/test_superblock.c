@@ -7,6 +7,7 @@
 #include "mem_store.h"
 
 #include "../../store/crc32c.h"
+#include "../../store/entry.h"
 #include "../../store/superblock.h"
 
 #include <ctype.h>
@@ -67,7 +68,7 @@ static size_t with_crc(const char *members, char *buf, size_t size_bytes)
 
 static void test_golden_text(void **state)
 {
-    char want[1024], got[1024];
+    char want[NOTE_BYTES_MAX], got[NOTE_BYTES_MAX];
     struct superblock sb;
     size_t len;
 
@@ -83,7 +84,7 @@ static void test_golden_text(void **state)
 static void test_round_trips(void **state)
 {
     static const uint64_t sizes[] = {4096, UINT64_C(1) << 20, (UINT64_C(1) << 63) - 4096};
-    char text[1024];
+    char text[NOTE_BYTES_MAX];
     size_t len;
 
     (void)state;
@@ -104,7 +105,7 @@ static void test_round_trips(void **state)
 static void test_every_flipped_bit_is_noticed(void **state)
 {
     struct superblock sb;
-    char text[1024];
+    char text[NOTE_BYTES_MAX];
     size_t len;
 
     (void)state;
@@ -119,7 +120,7 @@ static void test_every_flipped_bit_is_noticed(void **state)
 
 static void test_truncated_and_garbage(void **state)
 {
-    char text[2000];
+    char text[NOTE_BYTES_MAX + 1];
     struct superblock sb;
     size_t len;
 
@@ -166,6 +167,45 @@ static void test_what_this_version_does_not_know(void **state)
     assert_same(&sb, &sample);
     /* a future one may keep its checksum elsewhere */
     assert_int_equal(superblock_decode(FUTURE, strlen(FUTURE), &sb, &why), -EPROTONOSUPPORT);
+}
+
+#define BASE(url)                                                                                  \
+    "{\"url\":\"" url "\",\"uuid\":\"01020304-0506-4708-890a-0b0c0d0e0f10\",\"root\":3,\"seq\":7}"
+
+static void test_bases_of_a_clone(void **state)
+{
+    char text[NOTE_BYTES_MAX];
+    struct superblock sb = sample, back;
+    size_t len;
+
+    (void)state;
+    for (sb.nbases = 0; sb.nbases < BASES_MAX; sb.nbases++) {
+        struct base *b = &sb.bases[sb.nbases];
+        *b = (struct base){.root = sb.nbases, .seq = SEQ_MAX - sb.nbases};
+        memset(b->url, sb.nbases ? '"' : 'x', BASE_URL_MAX - 1);
+        b->uuid[3] = (uint8_t)sb.nbases;
+    }
+    assert_int_equal(superblock_encode(&sb, text, sizeof text, &len), -ENAMETOOLONG); /* quoted */
+    for (unsigned i = 0; i < BASES_MAX; i++)
+        sb.bases[i].url[20 + i] = 0;
+    assert_int_equal(superblock_encode(&sb, text, sizeof text, &len), 0);
+    assert_int_equal(superblock_decode(text, len, &back, &why), 0);
+    assert_int_equal(back.nbases, BASES_MAX);
+    for (unsigned i = 0; i < BASES_MAX; i++) {
+        assert_string_equal(back.bases[i].url, sb.bases[i].url);
+        assert_memory_equal(back.bases[i].uuid, sb.bases[i].uuid, UUID_BYTES);
+        assert_true(back.bases[i].root == sb.bases[i].root && back.bases[i].seq == sb.bases[i].seq);
+    }
+    assert_int_equal(decode_with("\"base\":null", "\"base\":[" BASE("/a") "]", &back), 0);
+    assert_int_equal(back.nbases, 1);
+    assert_string_equal(back.bases[0].url, "/a");
+    assert_true(back.bases[0].root == 3 && back.bases[0].seq == 7);
+    assert_int_equal(decode_with("\"base\":null", "\"base\":[]", &back), -EBADMSG);
+    assert_int_equal(decode_with("\"base\":null", "\"base\":[3]", &back), -EBADMSG);
+    assert_int_equal(decode_with("\"base\":null", "\"base\":[" BASE("") "]", &back), -EBADMSG);
+    assert_int_equal(decode_with("\"base\":null", "\"base\":[" BASE("\\n") "]", &back), -EBADMSG);
+    assert_int_equal(decode_with("\"base\":null", "\"base\":{\"url\":\"/a\"}", &back),
+                     -EPROTONOSUPPORT);
 }
 
 static void test_values_that_make_no_sense(void **state)
@@ -287,7 +327,7 @@ static enum mem_act create_meanwhile(void *ctx, char verb, const char *key)
 static void test_two_create_at_once(void **state)
 {
     struct superblock sb = {.size_bytes = 1 << 20};
-    char theirs[1024];
+    char theirs[NOTE_BYTES_MAX];
     size_t len;
 
     (void)state;
@@ -325,6 +365,7 @@ int main(void)
         TEST(test_every_flipped_bit_is_noticed),
         TEST(test_truncated_and_garbage),
         TEST(test_what_this_version_does_not_know),
+        TEST(test_bases_of_a_clone),
         TEST(test_values_that_make_no_sense),
         TEST(test_create_and_load),
         TEST(test_create_where_something_is),
