@@ -33,7 +33,7 @@ void uuid_format(const uint8_t u[UUID_BYTES], char ret[UUID_TEXT_BYTES])
     }
 }
 
-static int uuid_parse(const char *text, uint8_t ret[UUID_BYTES])
+int uuid_parse(const char *text, uint8_t ret[UUID_BYTES])
 {
     char back[UUID_TEXT_BYTES];
 

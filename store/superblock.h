@@ -29,6 +29,8 @@ struct superblock {
 
 enum { UUID_TEXT_BYTES = 37 };
 void uuid_format(const uint8_t uuid[UUID_BYTES], char ret_text[UUID_TEXT_BYTES]);
+/* -EBADMSG: not what uuid_format() writes. */
+int uuid_parse(const char *text, uint8_t ret_uuid[UUID_BYTES]);
 int random_bytes(void *buf, size_t len);
 
 /* Text <-> struct. Encoding needs NOTE_BYTES_MAX of room at most; *ret_len excludes the final NUL.

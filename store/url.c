@@ -26,10 +26,16 @@ static bool starts(const char *text, const char *with)
     return strncasecmp(text, with, strlen(with)) == 0;
 }
 
+bool url_is_snapshot_name(const char *name)
+{
+    static const char valid[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+
+    return *name && *name != '.' && !name[strspn(name, valid)] && strlen(name) <= SNAPSHOT_NAME_MAX;
+}
+
 /* Splits "…@name" off the last component of `rest`, in place. */
 static int split_snapshot(const char *text, char *rest, struct url *url)
 {
-    static const char valid[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
     size_t len = strlen(rest);
 
     /* a path's "." at its end goes as well: what is before it is the last component then */
@@ -40,7 +46,7 @@ static int split_snapshot(const char *text, char *rest, struct url *url)
     if (!at)
         return 0;
     const char *name = at + 1;
-    if (!*name || *name == '.' || name[strspn(name, valid)] || strlen(name) > SNAPSHOT_NAME_MAX)
+    if (!url_is_snapshot_name(name))
         return bad(text,
                    "no snapshot can have the name after '@': use up to %d letters, digits, "
                    "'.', '_' and '-'",

@@ -27,4 +27,6 @@ struct url {
 /* 0, or -EINVAL with one line printed. A relative path is taken from the working directory. */
 int url_parse(const char *text, struct url *ret_url);
 
+bool url_is_snapshot_name(const char *name);
+
 #endif
