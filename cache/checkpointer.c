@@ -1,10 +1,15 @@
 /*
  * Checkpoints, in the background: when reading the log from the last one on would take long, and
- * enough was written since that the cost does not show. Parts whose chunks did not change are kept.
+ * enough was written since that the cost does not show; or when one is needed to delete what is
+ * dead. Parts whose chunks did not change are kept. After each of them, and when the readers' grace
+ * time is over, a sweep.
  */
+#include "sweep.h"
 #include "volume_internal.h"
 
 #include "../store/scope.h"
+
+#include <string.h>
 
 enum {
 #ifndef SMALL_LIMITS
@@ -20,6 +25,8 @@ enum {
     BYTES_LEAST = 1024,
     PATIENCE_MS = 1000,
 #endif
+    ROOTS = 4,        /* whose time is remembered */
+    SWEEP_MS = 60000, /* between tries after a failure */
     BYTES_FACTOR = 8, /* logged bytes for each byte of checkpoint */
 };
 
@@ -33,6 +40,15 @@ struct checkpointer {
     uint64_t segments, bytes;             /* logged since the last checkpoint */
     uint64_t checkpoint_bytes;            /* what it took */
     uint64_t not_before;                  /* segments: after a failure */
+
+    /* the thread's own */
+    struct sweeper *sweeper;
+    struct {
+        uint64_t seq;
+        int64_t stored_ms;
+    } roots[ROOTS];              /* of ours, the newest first */
+    uint64_t swept;              /* what the map as of this number did not need is deleted */
+    int64_t sweep_not_before_ms; /* after a failure */
 };
 
 int checkpointer_new(struct volume *v, uint64_t segments_since, struct checkpointer **ret)
@@ -40,6 +56,11 @@ int checkpointer_new(struct volume *v, uint64_t segments_since, struct checkpoin
     struct checkpointer *cp = calloc(1, sizeof *cp);
 
     if (!cp || !(cp->changed = calloc(1, sizeof *cp->changed))) {
+        free(cp);
+        return -ENOMEM;
+    }
+    if (sweeper_new(v->log, v->index, &cp->sweeper) < 0) {
+        free(cp->changed);
         free(cp);
         return -ENOMEM;
     }
@@ -54,6 +75,7 @@ void checkpointer_free(struct checkpointer *cp)
 {
     if (!cp)
         return;
+    sweeper_free(cp->sweeper);
     free(cp->parts.parts);
     free(cp->parts_before.parts);
     free(cp->changed);
@@ -214,20 +236,71 @@ static int write_checkpoint(struct checkpointer *cp)
     free(changed);
     if (r < 0)
         return r;
-    pthread_mutex_lock(&v->chunks.lock);
+    memmove(&cp->roots[1], &cp->roots[0], sizeof cp->roots - sizeof cp->roots[0]);
+    cp->roots[0].seq = pos.seq;
+    cp->roots[0].stored_ms = v->clock->now_ms();
+    scope_lock(&v->chunks.lock);
     v->checkpoint_seq = pos.seq;
-    pthread_mutex_unlock(&v->chunks.lock);
-    if (cp->seq_before == 0) /* of the one before ours we do not know the parts */
-        return 0;
-    struct part_list keep[] = {cp->parts, cp->parts_before};
-    return checkpoint_clean(v->log, cp->seq_before, keep, ARRAY_SIZE(keep), PATIENCE_MS);
+    v->own_checkpoints++;
+    pthread_cond_broadcast(&v->commit_moved);
+    return 0;
 }
 
-static bool due(struct checkpointer *cp, bool closing)
+/* ------------------------------------------------------------------ sweeping */
+
+/* When the next sweep has something to do; INT64_MAX: never, as things are. */
+static int64_t sweep_time(const struct checkpointer *cp)
+{
+    int64_t at = INT64_MAX;
+
+    for (size_t i = 0; i < ROOTS; i++)
+        if (cp->roots[i].seq > cp->swept)
+            at = MIN(at, cp->roots[i].stored_ms + cp->v->cfg.gc_grace_ms);
+    return at == INT64_MAX ? at : MAX(at, cp->sweep_not_before_ms);
+}
+
+/* The newest root that every reader has had `grace_ms` to notice; 0: none. */
+static uint64_t known_to_all(const struct checkpointer *cp, int64_t grace_ms)
+{
+    for (size_t i = 0; i < ROOTS; i++)
+        if (cp->roots[i].seq && cp->v->clock->now_ms() >= cp->roots[i].stored_ms + grace_ms)
+            return cp->roots[i].seq;
+    return 0;
+}
+
+/* After a new root, or when time has come. */
+static int sweep_now(struct checkpointer *cp, int64_t grace_ms)
+{
+    struct volume *v = cp->v;
+    struct part_list keep[] = {cp->parts, cp->parts_before};
+    struct sweep what = {.dead_seq = known_to_all(cp, grace_ms),
+                         .keep_root = cp->seq_before, /* of those before ours we know no parts */
+                         .lists = keep,
+                         .nlists = ARRAY_SIZE(keep)};
+    struct index_segment dead;
+    bool more = false;
+    size_t n = 0;
+    int r = index_dead(v->index, what.dead_seq, 0, &dead, 1, &n);
+
+    if (r == 0 && (n > 0 || what.keep_root))
+        r = sweep(cp->sweeper, &what, PATIENCE_MS, &more);
+    if (r == -ESTALE) {
+        scope_lock(&v->chunks.lock);
+        volume_fail(v, VOLUME_FENCED);
+    }
+    if (r == 0 && !more)
+        cp->swept = MAX(cp->swept, what.dead_seq);
+    cp->sweep_not_before_ms = r < 0 ? v->clock->now_ms() + SWEEP_MS : 0;
+    return r;
+}
+
+static bool due(struct checkpointer *cp, bool wanted, bool closing)
 {
     scope_lock(&cp->apply_lock);
     uint64_t cost = MAX(cp->checkpoint_bytes, (uint64_t)BYTES_LEAST) * BYTES_FACTOR;
 
+    if (wanted)
+        return cp->segments > 0;
     if (closing)
         return cp->segments >= SEGMENTS_MOST / 4 ||
                (cp->segments >= SEGMENTS_CLOSING && cp->bytes >= cost / 4);
@@ -235,28 +308,62 @@ static bool due(struct checkpointer *cp, bool closing)
            (cp->segments >= SEGMENTS_MOST || (cp->segments >= SEGMENTS_LEAST && cp->bytes >= cost));
 }
 
+/* Waits for something to do; false: stop. Lock held. */
+static bool wait_for_work(struct volume *v, uint64_t seen)
+{
+    while (!v->stopping && v->indexed == seen && !v->checkpoint_wanted) {
+        int64_t at = sweep_time(v->checkpointer);
+        if (v->clock->now_ms() >= at)
+            break;
+        if (at == INT64_MAX)
+            pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
+        else
+            v->clock->wait_until(&v->commit_moved, &v->chunks.lock, at);
+    }
+    return !v->stopping;
+}
+
 void *volume_checkpointer(void *arg)
 {
     struct volume *v = arg;
+    struct checkpointer *cp = v->checkpointer;
     uint64_t seen = 0;
 
     pthread_mutex_lock(&v->chunks.lock);
-    for (;;) {
-        while (!v->stopping && v->indexed == seen)
-            pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
-        if (v->stopping)
-            break;
+    while (wait_for_work(v, seen)) {
+        uint64_t asked = v->sweeps_asked;
+        bool wanted = v->checkpoint_wanted, all = asked > v->sweeps_made;
         seen = v->indexed;
+        v->checkpoint_wanted = false;
         pthread_mutex_unlock(&v->chunks.lock);
-        if (due(v->checkpointer, false))
-            (void)write_checkpoint(v->checkpointer); /* said already; later again */
+        int r = 0;
+        bool write = due(cp, wanted, false);
+        if (write)
+            r = write_checkpoint(cp); /* said already; later again */
+        if (r == 0 && (write || all || v->clock->now_ms() >= sweep_time(cp)))
+            r = sweep_now(cp, all ? 0 : v->cfg.gc_grace_ms);
         pthread_mutex_lock(&v->chunks.lock);
+        v->sweeps_made = asked;
+        v->sweep_result = r;
+        pthread_cond_broadcast(&v->commit_moved);
     }
     pthread_mutex_unlock(&v->chunks.lock);
     return NULL;
 }
 
+int checkpointer_sweep(struct volume *v)
+{
+    scope_lock(&v->chunks.lock);
+    uint64_t mine = ++v->sweeps_asked;
+
+    v->checkpoint_wanted = true;
+    pthread_cond_broadcast(&v->commit_moved);
+    while (v->sweeps_made < mine && !v->stopping)
+        pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
+    return v->sweeps_made < mine ? -ECANCELED : v->sweep_result;
+}
+
 int checkpointer_close(struct volume *v)
 {
-    return due(v->checkpointer, true) ? write_checkpoint(v->checkpointer) : 0;
+    return due(v->checkpointer, false, true) ? write_checkpoint(v->checkpointer) : 0;
 }

@@ -67,6 +67,15 @@ static void move_dirt(struct volume *v, struct commit *commit)
     }
 }
 
+/* The next number is the commit's. Lock held. */
+static void enqueue(struct volume *v, struct commit *commit)
+{
+    commit->number = ++v->sealed;
+    v->ncommits++;
+    *(v->newest ? &v->newest->next : &v->oldest) = commit;
+    v->newest = commit;
+}
+
 /* Everything that was written before is in the commit, nothing after. Lock held, released while
  * writers leave. NULL: no memory now. */
 static struct commit *seal(struct volume *v)
@@ -88,12 +97,10 @@ static struct commit *seal(struct volume *v)
         commit->cost = v->chunks.dirty_cost;
         v->uploading_cost += commit->cost;
         move_dirt(v, commit);
-        commit->number = ++v->sealed;
-        commit->size_blocks = v->size_blocks;
+        commit->size_blocks = v->sealed_blocks = v->size_blocks;
         v->size_changed = false;
-        v->ncommits++;
-        *(v->newest ? &v->newest->next : &v->oldest) = commit;
-        v->newest = commit;
+        enqueue(v, commit);
+        v->sealed_data = commit->number;
     }
     v->sealing = false;
     chunks_changed(&v->chunks);
@@ -262,6 +269,26 @@ static void plan_until_done(struct volume *v, struct commit *commit)
     }
 }
 
+/* Moves go between other commits; but whoever flushes waits for the next one, which must be his. */
+static bool may_move(const struct volume *v)
+{
+    return v->moving && !v->packing && v->ncommits < COMMITS_MAX && v->state == VOLUME_OK &&
+           v->wanted <= v->sealed;
+}
+
+/* Lock held; only this thread takes numbers. */
+static void number_moves(struct volume *v)
+{
+    struct commit *commit = v->moving;
+
+    commit->size_blocks = v->sealed_blocks;
+    commit->first_seq = log_reserve(v->log, 1);
+    commit->planned = true;
+    enqueue(v, commit);
+    v->moving = NULL;
+    pthread_cond_broadcast(&v->commit_moved);
+}
+
 void *volume_committer(void *arg)
 {
     struct volume *v = arg;
@@ -269,7 +296,9 @@ void *volume_committer(void *arg)
     pthread_mutex_lock(&v->chunks.lock);
     while (!v->stopping) {
         if (!should_seal(v)) {
-            if (may_seal(v))
+            if (may_move(v))
+                number_moves(v);
+            else if (may_seal(v))
                 v->clock->wait_until(&v->commit_moved, &v->chunks.lock,
                                      v->dirty_since_ms + v->cfg.writeback_ms);
             else
@@ -295,7 +324,7 @@ void *volume_committer(void *arg)
 uint64_t volume_want_commit(struct volume *v)
 {
     if (!has_dirt(v))
-        return v->sealed;
+        return v->sealed_data;
     v->wanted = MAX(v->wanted, v->sealed + 1);
     pthread_cond_broadcast(&v->commit_moved);
     return v->sealed + 1;
@@ -324,6 +353,68 @@ int volume_wait_durable(struct volume *v)
         r = volume_check_state(v);
     }
     return r;
+}
+
+/* ------------------------------------------------------------------ moves */
+
+static struct commit *commit_of_moves(struct entry *entries, unsigned nentries)
+{
+    struct commit *c = calloc(1, sizeof *c);
+    struct segment *s = calloc(1, sizeof *s);
+
+    if (!c || !s) {
+        free(entries);
+        free(s);
+        free(c);
+        return NULL;
+    }
+    *s = (struct segment){.nentries = nentries};
+    *c = (struct commit){
+        .entries = entries, .nentries = nentries, .segments = s, .nsegments = 1, .packed = 1};
+    return c;
+}
+
+/* Waits for the committer to number it. -ECANCELED, -EIO: it will not, and it is freed. Lock held.
+ */
+static int wait_for_number(struct volume *v, struct commit *c)
+{
+    v->moving = c;
+    pthread_cond_broadcast(&v->commit_moved);
+    while (v->moving == c && !v->stopping && v->state == VOLUME_OK)
+        pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
+    if (v->moving != c)
+        return 0;
+    v->moving = NULL;
+    volume_free_commit(c);
+    return v->stopping ? -ECANCELED : -EIO;
+}
+
+int volume_append_moves(struct volume *v, struct entry *entries, unsigned nentries, void *buf,
+                        size_t len)
+{
+    struct commit *c = commit_of_moves(entries, nentries);
+
+    if (!c)
+        return -ENOMEM;
+    pthread_mutex_lock(&v->chunks.lock);
+    int r = wait_for_number(v, c);
+    uint64_t seq = r == 0 ? c->first_seq : 0, number = r == 0 ? c->number : 0;
+    uint64_t size_blocks = r == 0 ? c->size_blocks : 0;
+    pthread_mutex_unlock(&v->chunks.lock);
+    if (r < 0)
+        return r;
+    for (unsigned i = 0; i < nentries; i++)
+        entries[i].seq = seq;
+    r = log_append(v->log, seq, seq, seq, size_blocks, entries, nentries, buf, len);
+    scope_lock(&v->chunks.lock);
+    if (r == -ESTALE)
+        volume_fail(v, VOLUME_FENCED);
+    if (r < 0)
+        return r;
+    volume_stored(v, c);
+    while (v->indexed < number && !v->stopping && v->state == VOLUME_OK)
+        pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
+    return v->indexed >= number ? 0 : v->stopping ? -ECANCELED : -EIO;
 }
 
 /* ------------------------------------------------------------------ the indexer */

@@ -11,7 +11,10 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { TRIES = 3 /* for a frame that arrives damaged */ };
+enum {
+    TRIES = 3,        /* for a frame that arrives damaged */
+    MOVED_TRIES = 16, /* for blocks that are moved under our hands; each needs a checkpoint, too */
+};
 
 /* A reader that waits. */
 struct demand {
@@ -229,7 +232,7 @@ static void start(struct volume *v, struct plan *p, bool urgent)
     free(p->wishes);
 }
 
-int volume_fetch(struct volume *v, uint64_t offset, uint64_t len, uint64_t ahead_end)
+static int fetch_once(struct volume *v, uint64_t offset, uint64_t len, uint64_t ahead_end)
 {
     struct demand demand = {0};
     struct plan p = {.v = v};
@@ -242,6 +245,16 @@ int volume_fetch(struct volume *v, uint64_t offset, uint64_t len, uint64_t ahead
     while (demand.pending > 0)
         chunks_wait(&v->chunks);
     return r < 0 ? r : demand.error;
+}
+
+/* What is moved between the map and the GET is looked up again. */
+int volume_fetch(struct volume *v, uint64_t offset, uint64_t len, uint64_t ahead_end)
+{
+    int r = -ESTALE;
+
+    for (int tries = 0; r == -ESTALE && tries < MOVED_TRIES; tries++)
+        r = fetch_once(v, offset, len, ahead_end);
+    return r == -ESTALE ? -EIO : r;
 }
 
 void volume_prefetch(struct volume *v, uint64_t offset, uint64_t end)
@@ -381,6 +394,20 @@ static int get_rest(struct receiving *rx)
                      rx->v->cfg.timeout_ms);
 }
 
+/* The segment is not there: was what the first wish wants moved, after the map was asked? */
+static bool was_moved(struct receiving *rx)
+{
+    const struct entry *e = &rx->wishes->entry;
+    struct places p;
+
+    if (index_load(rx->v->index, e->block / CHUNK_BLOCKS, &p) < 0)
+        return false;
+    for (unsigned i = 0; i < p.n; i++)
+        if (p.e[i].block <= e->block && e->block < p.e[i].block + p.e[i].nblocks)
+            return p.e[i].seq != e->seq || p.e[i].offset != e->offset;
+    return true;
+}
+
 /* Every wish is finished when this returns. Bytes damaged on the way are asked for again. */
 static void run(struct receiving *rx)
 {
@@ -396,6 +423,10 @@ static void run(struct receiving *rx)
         if (rx->damaged && tries < TRIES)
             continue;
         const struct entry *e = &rx->wishes->entry;
+        if (r == -ENOENT && was_moved(rx)) {
+            fail_first_frame(rx, -ESTALE);
+            continue;
+        }
         if (rx->damaged)
             msg_error(0,
                       "%s: log/%016" PRIx64 ": damaged at byte %" PRIu32 ": blocks %" PRIu64

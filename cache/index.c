@@ -19,7 +19,8 @@ static const char SCHEMA[] =
     "CREATE TABLE IF NOT EXISTS cached(chunk INTEGER PRIMARY KEY, slot INTEGER NOT NULL,"
     " valid INTEGER NOT NULL, zero INTEGER NOT NULL, dirty INTEGER NOT NULL, sums BLOB);"
     "CREATE TABLE IF NOT EXISTS segments(seq INTEGER PRIMARY KEY, stored INTEGER NOT NULL,"
-    " blocks INTEGER NOT NULL, bytes INTEGER NOT NULL, dead_seq INTEGER);"
+    " blocks INTEGER NOT NULL, bytes INTEGER NOT NULL, dead_seq INTEGER,"
+    " pinned INTEGER NOT NULL);"
     "CREATE INDEX IF NOT EXISTS dead_segments ON segments(dead_seq) WHERE dead_seq IS NOT NULL;"
     "PRAGMA user_version = 3;";
 

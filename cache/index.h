@@ -84,19 +84,28 @@ struct index_segment {
     uint64_t live_bytes;   /* of their frames, in proportion */
 };
 struct index_space {
-    uint64_t segments, stored_bytes, live_bytes;
-    uint64_t dead_bytes; /* of segments that the map does not need, as long as they are there */
+    uint64_t stored_bytes, live_bytes; /* of all */
+    uint64_t dead_bytes;       /* of segments that nothing needs, as long as they are there */
+    uint64_t fresh_dead_bytes; /* … that the map as of `root_seq` needed */
+    uint64_t pinned_stored_bytes, pinned_live_bytes; /* of those that a snapshot or clone needs */
 };
-int index_space(struct index *ix, struct index_space *ret_space);
-/* Segments with numbers below `below_seq` that the map needs, of which less than `live_most` (0 to
- * 1) lives, the deadest first. */
-int index_victims(struct index *ix, uint64_t below_seq, double live_most,
-                  struct index_segment *ret_segments, size_t max, size_t *ret_n);
-/* Segments that the map as of `dead_seq` did not need, with numbers beyond `after`, ascending. */
+int index_space(struct index *ix, uint64_t root_seq, struct index_space *ret_space);
+/* Segments that the map needs, and no pin, of which less than `live_most` (0 to 1) lives, the
+ * deadest first. */
+int index_victims(struct index *ix, double live_most, struct index_segment *ret_segments,
+                  size_t max, size_t *ret_n);
+/* Segments that the map as of `dead_seq` did not need, nor a pin, with numbers beyond `after`,
+ * ascending. */
 int index_dead(struct index *ix, uint64_t dead_seq, uint64_t after,
                struct index_segment *ret_segments, size_t max, size_t *ret_n);
+int index_knows_segment(struct index *ix, uint64_t seq, bool *ret_known);
 /* They are not there any more. */
 int index_forget_segments(struct index *ix, const uint64_t *seqs, size_t n);
+/* These are what snapshots and clones need, and no others. */
+struct index_range {
+    uint64_t first, last;
+};
+int index_pin_segments(struct index *ix, const struct index_range *ranges, size_t n);
 /* What a listing found: sizes of segments that the map needs (dead_seq 0); and objects that it does
  * not need, nor did as of `dead_seq`. The inventory is complete with this. */
 struct index_found {

@@ -22,14 +22,14 @@ struct index {
         sqlite3_stmt *put_meta;
         sqlite3_stmt *put_cached, *drop_cached, *trim_cached;
         sqlite3_stmt *get_places, *put_places, *drop_places, *read_range, *drop_range;
-        sqlite3_stmt *tally_segment, *drop_segment, *size_segment, *add_dead;
+        sqlite3_stmt *tally_segment, *drop_segment, *size_segment, *add_dead, *pin_segments;
     } q;
     struct tally reload; /* of the map that is being loaded */
 
     pthread_mutex_t read_lock; /* guards what follows */
     sqlite3 *read_db;
     sqlite3_stmt *load, *mask, *scan;
-    sqlite3_stmt *space, *victims, *dead;
+    sqlite3_stmt *knows, *space, *victims, *dead;
 };
 
 /* Reports what SQLite says, and translates it. */

@@ -12,24 +12,28 @@ int index_segments_prepare(struct index *ix)
         sqlite3_stmt **q;
     } all[] = {
         {ix->db,
-         "INSERT INTO segments VALUES(?1, ?2, ?3, ?4, iif(?3 > 0, NULL, ?5))"
+         "INSERT INTO segments VALUES(?1, ?2, ?3, ?4, iif(?3 > 0, NULL, ?5), 0)"
          " ON CONFLICT(seq) DO UPDATE SET stored = stored + ?2, blocks = blocks + ?3,"
          " bytes = bytes + ?4, dead_seq = iif(blocks + ?3 > 0, NULL, ifnull(dead_seq, ?5))",
          &ix->q.tally_segment},
         {ix->db, "DELETE FROM segments WHERE seq = ?1", &ix->q.drop_segment},
+        {ix->db, "UPDATE segments SET pinned = 1 WHERE seq BETWEEN ?1 AND ?2", &ix->q.pin_segments},
         {ix->db, "UPDATE segments SET stored = ?2 WHERE seq = ?1 AND dead_seq IS NULL",
          &ix->q.size_segment},
-        {ix->db, "INSERT OR IGNORE INTO segments VALUES(?1, ?2, 0, 0, ?3)", &ix->q.add_dead},
+        {ix->db, "INSERT OR IGNORE INTO segments VALUES(?1, ?2, 0, 0, ?3, 0)", &ix->q.add_dead},
+        {ix->read_db, "SELECT 1 FROM segments WHERE seq = ?1", &ix->knows},
         {ix->read_db,
-         "SELECT count(*), total(stored), total(bytes), total(iif(dead_seq IS NULL, 0, stored))"
-         " FROM segments",
+         "SELECT total(stored), total(bytes), total(iif(dead_seq IS NULL OR pinned, 0, stored)),"
+         " total(iif(dead_seq > ?1 AND NOT pinned, stored, 0)),"
+         " total(iif(pinned, stored, 0)), total(iif(pinned, bytes, 0)) FROM segments",
          &ix->space},
         {ix->read_db,
-         "SELECT seq, stored, blocks, bytes FROM segments WHERE dead_seq IS NULL AND seq < ?1"
-         " AND bytes < ?2 * stored ORDER BY bytes * 1.0 / stored LIMIT ?3",
+         "SELECT seq, stored, blocks, bytes FROM segments WHERE dead_seq IS NULL AND NOT pinned"
+         " AND bytes < ?1 * stored ORDER BY bytes * 1.0 / stored LIMIT ?2",
          &ix->victims},
         {ix->read_db,
-         "SELECT seq, stored FROM segments WHERE dead_seq <= ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+         "SELECT seq, stored FROM segments WHERE dead_seq <= ?1 AND NOT pinned AND seq > ?2"
+         " ORDER BY seq LIMIT ?3",
          &ix->dead},
     };
     int r = 0;
@@ -41,6 +45,7 @@ int index_segments_prepare(struct index *ix)
 
 void index_segments_finalize(struct index *ix)
 {
+    sqlite3_finalize(ix->knows);
     sqlite3_finalize(ix->space);
     sqlite3_finalize(ix->victims);
     sqlite3_finalize(ix->dead);
@@ -100,21 +105,55 @@ int index_forget_segments(struct index *ix, const uint64_t *seqs, size_t n)
     return index_end_locked(ix, r, &ix->meta);
 }
 
+int index_pin_segments(struct index *ix, const struct index_range *ranges, size_t n)
+{
+    scope_lock(&ix->write_lock);
+    sqlite3_stmt *q = ix->q.pin_segments;
+    int r = index_step(ix, ix->q.begin);
+
+    if (r == 0)
+        r = index_exec(ix, "UPDATE segments SET pinned = 0 WHERE pinned");
+    for (size_t i = 0; i < n && r == 0; i++) {
+        bind_u64(q, 1, ranges[i].first);
+        bind_u64(q, 2, ranges[i].last);
+        r = index_step(ix, q);
+    }
+    return index_end_locked(ix, r, &ix->meta);
+}
+
 /* ------------------------------------------------------------------ looking up */
 
-int index_space(struct index *ix, struct index_space *ret)
+int index_space(struct index *ix, uint64_t root_seq, struct index_space *ret)
 {
     scope_lock(&ix->read_lock);
     int r = 0;
 
+    bind_u64(ix->space, 1, root_seq);
     if (sqlite3_step(ix->space) == SQLITE_ROW)
-        *ret = (struct index_space){.segments = column_u64(ix->space, 0),
-                                    .stored_bytes = column_u64(ix->space, 1),
-                                    .live_bytes = column_u64(ix->space, 2),
-                                    .dead_bytes = column_u64(ix->space, 3)};
+        *ret = (struct index_space){.stored_bytes = column_u64(ix->space, 0),
+                                    .live_bytes = column_u64(ix->space, 1),
+                                    .dead_bytes = column_u64(ix->space, 2),
+                                    .fresh_dead_bytes = column_u64(ix->space, 3),
+                                    .pinned_stored_bytes = column_u64(ix->space, 4),
+                                    .pinned_live_bytes = column_u64(ix->space, 5)};
     else
         r = index_error(ix, ix->read_db, "read");
     sqlite3_reset(ix->space);
+    return r;
+}
+
+int index_knows_segment(struct index *ix, uint64_t seq, bool *ret_known)
+{
+    scope_lock(&ix->read_lock);
+    int r = 0;
+
+    bind_u64(ix->knows, 1, seq);
+    int step = sqlite3_step(ix->knows);
+    if (step == SQLITE_ROW || step == SQLITE_DONE)
+        *ret_known = step == SQLITE_ROW;
+    else
+        r = index_error(ix, ix->read_db, "read");
+    sqlite3_reset(ix->knows);
     return r;
 }
 
@@ -137,13 +176,12 @@ static int read_segments(struct index *ix, sqlite3_stmt *q, struct index_segment
     return r;
 }
 
-int index_victims(struct index *ix, uint64_t below_seq, double live_most, struct index_segment *ret,
-                  size_t max, size_t *ret_n)
+int index_victims(struct index *ix, double live_most, struct index_segment *ret, size_t max,
+                  size_t *ret_n)
 {
     scope_lock(&ix->read_lock);
-    bind_u64(ix->victims, 1, below_seq);
-    sqlite3_bind_double(ix->victims, 2, live_most);
-    bind_u64(ix->victims, 3, max);
+    sqlite3_bind_double(ix->victims, 1, live_most);
+    bind_u64(ix->victims, 2, max);
     return read_segments(ix, ix->victims, ret, max, ret_n);
 }
 

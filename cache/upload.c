@@ -130,6 +130,12 @@ static void advance(struct volume *v)
     pthread_cond_broadcast(&v->commit_moved);
 }
 
+void volume_stored(struct volume *v, struct commit *c)
+{
+    c->stored++;
+    advance(v);
+}
+
 static void upload(struct packer *p, struct commit *c, unsigned number)
 {
     const struct segment *seg = &c->segments[number];
@@ -150,8 +156,7 @@ static void upload(struct packer *p, struct commit *c, unsigned number)
     scope_lock(&v->chunks.lock);
     v->uploads_in_flight--;
     if (r == 0) {
-        c->stored++;
-        advance(v);
+        volume_stored(v, c);
     } else if (r == -ESTALE) {
         volume_fail(v, VOLUME_FENCED);
     }

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
-enum { HOUSE_THREADS = 3 };
+enum { HOUSE_THREADS = 4 };
 
 #define MIB (UINT64_C(1) << 20)
 #define GIB (UINT64_C(1) << 30)
@@ -28,6 +28,8 @@ void volume_config_init(struct volume_config *cfg)
         .timeout_ms = STORE_FOREVER,
         .writeback_ms = 5000,
         .compress = true,
+        .gc = true,
+        .gc_grace_ms = 300000,
         .uploads = 3,
         .downloads = 16,
     };
@@ -94,6 +96,8 @@ static int start_threads(struct volume *v)
         r = start_thread(v, volume_uploader);
     if (r == 0)
         r = start_thread(v, volume_checkpointer);
+    if (r == 0)
+        r = start_thread(v, volume_reclaimer);
     if (r == 0)
         r = start_thread(v, volume_indexer);
     if (r == 0)
@@ -313,6 +317,18 @@ int volume_resize(struct volume *v, uint64_t size_bytes)
     return 0;
 }
 
+static void get_space(struct volume *v, struct volume_status *st)
+{
+    struct index_space space;
+    struct index_meta meta;
+
+    index_get_meta(v->index, &meta);
+    if (!meta.inventoried || index_space(v->index, 0, &space) < 0)
+        return;
+    st->stored_bytes = space.stored_bytes;
+    st->live_bytes = space.live_bytes;
+}
+
 void volume_get_status(struct volume *v, struct volume_status *st)
 {
     struct store_stats stats;
@@ -322,10 +338,12 @@ void volume_get_status(struct volume *v, struct volume_status *st)
     uuid_format(v->sb.uuid, st->uuid);
     (void)snprintf(st->cache_dir, sizeof st->cache_dir, "%s", v->dir);
     st->log_seq = log_acknowledged(v->log);
+    get_space(v, st);
     st->epoch = log_epoch(v->log);
     scope_lock(&v->chunks.lock);
     st->state = v->state == VOLUME_OK && !stats.reachable ? VOLUME_STORE_UNREACHABLE : v->state;
     st->sync = v->cfg.sync;
+    st->moved_bytes = v->moved_bytes;
     st->size_bytes = v->size_blocks * BLOCK_BYTES;
     st->allocated_bytes = v->chunks.allocated_blocks * BLOCK_BYTES;
     st->cached_bytes = v->chunks.used_blocks * BLOCK_BYTES;

@@ -29,9 +29,12 @@ struct volume_config {
                              STORE_FOREVER: waits */
     int64_t writeback_ms; /* a write is on its way to the bucket after this time at most */
     bool compress;        /* zstd, where it pays */
-    bool discard_local;   /* throw away what only the cache has (a fork), instead of refusing */
-    unsigned uploads;     /* segments uploaded at once */
-    unsigned downloads;   /* ranged GETs at once */
+    bool gc;              /* reclaim space in the background */
+    int64_t gc_grace_ms; /* what nothing needs any more is deleted after this time: readers of older
+                            checkpoints may be at it */
+    bool discard_local;  /* throw away what only the cache has (a fork), instead of refusing */
+    unsigned uploads;    /* segments uploaded at once */
+    unsigned downloads;  /* ranged GETs at once */
     const struct clock *clock; /* NULL: clock_system */
 };
 
@@ -77,6 +80,10 @@ int volume_flush(struct volume *volume);
 /* Everything written before is in the bucket, whatever `sync` says. */
 int volume_drain(struct volume *volume);
 
+/* Reclaims all the space that it pays to reclaim, and gives readers no grace time. With progress in
+ * volume_get_status(). */
+int volume_collect(struct volume *volume);
+
 /* Grows the volume; shrinking is refused with -EINVAL. Durable with the next flush. */
 int volume_resize(struct volume *volume, uint64_t size_bytes);
 
@@ -105,6 +112,9 @@ struct volume_status {
     unsigned uploads_in_flight;
     uint64_t hits, misses; /* blocks read from the cache, and fetched for a reader */
     uint64_t cache_errors; /* blocks that came back damaged from the cache disk */
+    uint64_t stored_bytes; /* of the log; 0 if that is not known yet */
+    uint64_t live_bytes;   /* … that something needs, about */
+    uint64_t moved_bytes;  /* stored by reclaiming since the mount */
     uint64_t commits;
     int64_t last_commit_age_s; /* -1: none since the mount */
     uint64_t log_seq;          /* the last segment that is durable in order */

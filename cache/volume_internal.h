@@ -92,6 +92,9 @@ struct volume {
     struct commit *oldest, *newest, *packing;
     unsigned ncommits;
     uint64_t sealed, durable, indexed; /* numbers of commits */
+    uint64_t sealed_data;              /* the last one that is not of moves */
+    uint64_t sealed_blocks;            /* the volume's size in it */
+    struct commit *moving;             /* of moves: waits for its number */
     uint64_t wanted;                   /* a flush waits for this one */
     unsigned pressed;                  /* writers and readers that wait for room */
     int64_t dirty_since_ms;            /* the oldest dirt's time; meaningless if there is none */
@@ -112,6 +115,15 @@ struct volume {
     size_t nrecorded_dirty;              /* chunks */
     struct chunk **unrecorded;           /* pinned */
     size_t nunrecorded, unrecorded_room; /* there is room for every chunk */
+
+    /* reclaiming (checkpointer.c, reclaim.c) */
+    uint64_t own_checkpoints; /* stored since the mount */
+    bool checkpoint_wanted;   /* though little was written */
+    uint64_t sweeps_asked, sweeps_made;
+    int sweep_result;
+    uint64_t collects_asked, collects_made;
+    int collect_result;
+    uint64_t moved_bytes; /* stored by reclaiming since the mount */
 
     struct checkpointer *checkpointer;
     uint64_t checkpoint_seq; /* of the newest one */
@@ -180,7 +192,14 @@ uint64_t volume_want_commit(struct volume *v);
  * holds a write op on them. No lock. */
 int volume_preserve(struct volume *v, struct chunk *c, uint64_t mask);
 
+/* Stores a commit of moves, of one segment: `entries` (malloc'ed, taken over) and `buf` as
+ * log_append() wants it. Returns when it is in the index; results as mover_commit(). */
+int volume_append_moves(struct volume *v, struct entry *entries, unsigned nentries, void *buf,
+                        size_t len);
+
 /* --- upload.c --- */
+/* The commit's one segment, or its next one, is in the log. Lock held. */
+void volume_stored(struct volume *v, struct commit *commit);
 void *volume_uploader(void *volume);
 
 /* --- record.c --- */
@@ -200,8 +219,13 @@ void *volume_checkpointer(void *volume);
 /* index_apply() of a commit, and what it changed is noted. */
 int checkpointer_apply(struct volume *v, const struct commit *commit,
                        const struct log_position *pos);
+/* A checkpoint as of now, and a sweep that gives readers no time; returns when both are done. */
+int checkpointer_sweep(struct volume *v);
 /* Before a clean end: writes one if the next attachment would have much to read. */
 int checkpointer_close(struct volume *v);
+
+/* --- reclaim.c --- */
+void *volume_reclaimer(void *volume);
 
 /* --- attach.c --- */
 /* -EAGAIN: the index was damaged, and is gone; begin anew, with an empty cache. */

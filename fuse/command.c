@@ -27,6 +27,11 @@ static const struct command table[] = {
     {"flush", COMMAND_FLUSH, "DIR", "wait until everything is in the bucket",
      "Waits until all that was written before is in the bucket, whatever --sync says.",
      1, 1, false, command_flush},
+    {"gc", COMMAND_GC, "DIR", "reclaim the space of what was overwritten or discarded",
+     "Reclaims all space in the bucket that it pays to reclaim, at once and without\n"
+     "regard for the machine's other work; mounted volumes also do it by themselves,\n"
+     "little by little. Read-only mounts elsewhere that do not follow may fail then.",
+     1, 1, false, command_gc},
     {"list", COMMAND_LIST, "[OPTIONS] URL", "list the volumes below a URL",
      "Lists the names and sizes of the volumes directly below URL.",
      1, 1, true, command_list},

@@ -7,6 +7,7 @@
 #include "control.h"
 #include "mountpoint.h"
 #include "status.h"
+#include "units.h"
 
 #include <inttypes.h>
 #include <poll.h>
@@ -52,6 +53,36 @@ int command_flush(struct options *options)
     if (r < 0)
         msg_error(r, "%s: not everything is in the bucket: %s; s3vol status %s tells more", path,
                   strerror(-r), path);
+    return command_exit(r);
+}
+
+/* ---------------------------------------------------------------------------- gc */
+
+static int told_space(int fd, const char *path)
+{
+    struct control_task task;
+    char garbage[UNITS_TEXT_MAX];
+    int r = control_run(fd, path, CONTROL_NOTHING, &task);
+
+    if (r == 0)
+        printf("%s of garbage left\n", units_format_size(task.garbage_bytes, garbage));
+    return r;
+}
+
+int command_gc(struct options *options)
+{
+    const char *path = options->args[0];
+    scope_close int fd = -1;
+    int r = open_mounted(path, &fd);
+
+    if (r < 0)
+        return EXIT_FAILED;
+    r = control_run(fd, path, CONTROL_COLLECT, NULL);
+    if (r < 0)
+        msg_error(r, "%s: not all could be reclaimed: %s; s3vol status %s tells more", path,
+                  strerror(-r), path);
+    else
+        r = told_space(fd, path);
     return command_exit(r);
 }
 

@@ -81,30 +81,32 @@ int control_keep_local(int fd, bool keep)
 struct progress {
     bool shown;
     int64_t at_ms;
-    uint64_t dirty_bytes;
+    uint64_t left_bytes;
     double bytes_per_s; /* smoothed */
     unsigned stuck;     /* answers in a row that said: nothing moves, the store is away */
 };
 
 static void show(struct progress *p, const struct control_task *task)
 {
+    bool collect = task->kind == CONTROL_COLLECT;
+    uint64_t left_bytes = collect ? task->garbage_bytes : task->dirty_bytes;
     char left[UNITS_TEXT_MAX], rate[UNITS_TEXT_MAX], at_rate[64] = "";
     int64_t now = clock_system.now_ms();
 
-    if (!isatty(STDERR_FILENO) || !task->dirty_bytes)
+    if (!isatty(STDERR_FILENO) || !left_bytes)
         return;
-    if (p->at_ms && now > p->at_ms && p->dirty_bytes > task->dirty_bytes) {
-        double r = (double)(p->dirty_bytes - task->dirty_bytes) * 1000 / (double)(now - p->at_ms);
+    if (p->at_ms && now > p->at_ms && p->left_bytes > left_bytes) {
+        double r = (double)(p->left_bytes - left_bytes) * 1000 / (double)(now - p->at_ms);
         p->bytes_per_s = p->bytes_per_s > 0 ? 0.8 * p->bytes_per_s + 0.2 * r : r;
     }
     p->at_ms = now;
-    p->dirty_bytes = task->dirty_bytes;
+    p->left_bytes = left_bytes;
     p->shown = true;
     if (p->bytes_per_s > 0)
         INVARIANT(format(at_rate, sizeof at_rate, ", %s per second",
                          units_format_size((uint64_t)p->bytes_per_s, rate)) == 0);
-    fprintf(stderr, "\r%s left to upload%s\033[K", units_format_size(task->dirty_bytes, left),
-            at_rate);
+    fprintf(stderr, "\r%s %s%s\033[K", units_format_size(left_bytes, left),
+            collect ? "of garbage" : "left to upload", at_rate);
     fflush(stderr);
 }
 

@@ -20,6 +20,8 @@ enum control_kind {
     CONTROL_NOTHING = 0, /* tells the numbers only, to see who is there */
     CONTROL_FLUSH = 1,   /* volume_flush() */
     CONTROL_DRAIN = 2,   /* volume_drain() */
+    CONTROL_COLLECT = 3, /* volume_collect() */
+    CONTROL_LAST = CONTROL_COLLECT,
 };
 
 /* Work that takes long. The first call, with ticket 0, starts it; each call waits for its end for
@@ -33,9 +35,9 @@ struct control_task {
     int32_t result;                        /* out, when done: 0 or a negative errno */
     uint64_t pid;                          /* out: the daemon */
     uint64_t dirty_bytes, uploading_bytes; /* out */
-    uint32_t lost;        /* out: fenced or failed, nothing can be saved any more */
-    uint32_t unreachable; /* out: the store does not answer, or refuses us */
-    uint32_t reserved[2];
+    uint32_t lost;          /* out: fenced or failed, nothing can be saved any more */
+    uint32_t unreachable;   /* out: the store does not answer, or refuses us */
+    uint64_t garbage_bytes; /* out: stored and not needed; 0 if that is not known */
 };
 static_assert(sizeof(struct control_task) == 64, "layout");
 
@@ -55,7 +57,7 @@ int control_open(const char *path, int *ret_fd);
 /* `request` is CONTROL_STATUS_JSON or CONTROL_STATUS_TEXT. */
 int control_status(int fd, unsigned long request, struct control_text *ret_text);
 
-/* Starts work of `kind`, waits for it, shows on a terminal what is left to upload, and warns if the
+/* Starts work of `kind`, waits for it, shows on a terminal what is left to do, and warns if the
  * store is away. Returns its result; `ret_task` (may be NULL) gets the last answer. `path` is for
  * messages. */
 int control_run(int fd, const char *path, enum control_kind kind, struct control_task *ret_task);

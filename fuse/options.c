@@ -45,6 +45,12 @@ static const struct option table[] = {
      "objects uploaded at once"},
     {"downloads", 0, COUNT, COMMAND_MOUNT, AT(volume.downloads), "N", 1, 256, 0,
      "ranges fetched at once"},
+    {"gc", 0, SWITCH, COMMAND_MOUNT, AT(volume.gc), NULL, 0, 0, 0,
+     "reclaim the space of what was overwritten or discarded, in the background; on by default"},
+    {"gc-grace", 0, DURATION, COMMAND_MOUNT, AT(volume.gc_grace_ms), "TIME", 0,
+     24 * 3600 * SECOND, 0,
+     "what nothing needs any more is deleted after this time, so that read-only mounts elsewhere "
+     "can follow; 5m by default"},
     {"compress", 0, SWITCH, COMMAND_MOUNT, AT(volume.compress), NULL, 0, 0, 0,
      "compress what this mount stores, where it pays; on by default"},
     {"direct-io", 0, SWITCH, COMMAND_MOUNT, AT(direct_io), NULL, 0, 0, 0,

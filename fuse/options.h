@@ -21,6 +21,7 @@ enum command_bit {
     COMMAND_DELETE = 1 << 6,
     COMMAND_CHECK = 1 << 7,
     COMMAND_HELP = 1 << 8,
+    COMMAND_GC = 1 << 9,
 };
 
 enum { OPTIONS_ARGS_MAX = 2 };

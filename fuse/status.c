@@ -84,8 +84,12 @@ int status_json(const struct status *status, char *buf, size_t size_bytes)
     json_number(&j, "dirty_limit_bytes", v->dirty_limit_bytes);
     json_number(&j, "uploading_bytes", v->uploading_bytes);
     json_number(&j, "uploads_in_flight", v->uploads_in_flight);
-    json_null(&j, "stored_bytes"); /* only a listing tells: status URL */
-    json_number(&j, "live_bytes", v->allocated_bytes);
+    if (v->stored_bytes)
+        json_number(&j, "stored_bytes", v->stored_bytes);
+    else
+        json_null(&j, "stored_bytes"); /* only a listing tells: status URL */
+    json_number(&j, "live_bytes", v->stored_bytes ? v->live_bytes : v->allocated_bytes);
+    json_number(&j, "moved_bytes", v->moved_bytes);
     json_number(&j, "hits", v->hits);
     json_number(&j, "misses", v->misses);
     json_fraction(&j, "hit_ratio", hit_ratio(v));

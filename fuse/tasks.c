@@ -44,7 +44,9 @@ static void run_slot(struct work *work)
 {
     struct slot *slot = (struct slot *)((char *)work - offsetof(struct slot, work));
     struct tasks *t = slot->tasks;
-    int r = slot->kind == CONTROL_DRAIN ? volume_drain(t->volume) : volume_flush(t->volume);
+    int r = slot->kind == CONTROL_DRAIN     ? volume_drain(t->volume)
+            : slot->kind == CONTROL_COLLECT ? volume_collect(t->volume)
+                                            : volume_flush(t->volume);
 
     scope_lock(&t->lock);
     slot->result = r;
@@ -113,7 +115,7 @@ int tasks_step(struct tasks *t, struct control_task *task)
 
     task->done = 1;
     task->result = 0;
-    if (task->kind > CONTROL_DRAIN)
+    if (task->kind > CONTROL_LAST)
         return -EINVAL;
     if (task->kind != CONTROL_NOTHING && task->ticket == 0)
         r = start(t, task);
@@ -123,6 +125,8 @@ int tasks_step(struct tasks *t, struct control_task *task)
     task->pid = (uint64_t)getpid();
     task->dirty_bytes = status.dirty_bytes;
     task->uploading_bytes = status.uploading_bytes;
+    task->garbage_bytes =
+        status.stored_bytes > status.live_bytes ? status.stored_bytes - status.live_bytes : 0;
     task->lost = status.state == VOLUME_FENCED || status.state == VOLUME_DAMAGED ||
                  status.state == VOLUME_FAILED;
     task->unreachable = status.state == VOLUME_STORE_UNREACHABLE;

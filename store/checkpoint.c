@@ -163,7 +163,9 @@ enum { CLEAN_BATCH = 256 };
 
 struct clean {
     struct log *log;
-    uint64_t keep_seq, newest_seq;
+    uint64_t keep_seq;
+    const uint64_t *pinned;
+    size_t npinned;
     const struct part_list *lists;
     size_t nlists;
     int64_t patience_ms;
@@ -195,7 +197,12 @@ static int clean_root(void *ctx, const char *key, uint64_t size_bytes)
     uint64_t seq;
 
     (void)size_bytes;
-    return checkpoint_parse_key(key, &seq) && seq < c->keep_seq ? clean_one(c, key) : 0;
+    if (!checkpoint_parse_key(key, &seq) || seq >= c->keep_seq)
+        return 0;
+    for (size_t i = 0; i < c->npinned; i++)
+        if (c->pinned[i] == seq)
+            return 0;
+    return clean_one(c, key);
 }
 
 static bool is_listed(const struct clean *c, uint64_t seq, uint32_t index)
@@ -214,13 +221,13 @@ static int clean_part(void *ctx, const char *key, uint64_t size_bytes)
     uint32_t index;
 
     (void)size_bytes;
-    return part_parse_key(key, &seq, &index) && seq <= c->newest_seq && !is_listed(c, seq, index)
+    return part_parse_key(key, &seq, &index) && seq <= c->keep_seq && !is_listed(c, seq, index)
                ? clean_one(c, key)
                : 0;
 }
 
-int checkpoint_clean(struct log *log, uint64_t keep_seq, const struct part_list *lists,
-                     size_t nlists, int64_t patience_ms)
+int checkpoint_clean(struct log *log, uint64_t keep_seq, const uint64_t *pinned, size_t npinned,
+                     const struct part_list *lists, size_t nlists, int64_t patience_ms)
 {
     scope_free struct clean *c = calloc(1, sizeof *c);
     int r;
@@ -229,7 +236,8 @@ int checkpoint_clean(struct log *log, uint64_t keep_seq, const struct part_list 
         return -ENOMEM;
     c->log = log;
     c->keep_seq = keep_seq;
-    c->newest_seq = keep_seq;
+    c->pinned = pinned;
+    c->npinned = npinned;
     c->lists = lists;
     c->nlists = nlists;
     c->patience_ms = patience_ms;
@@ -330,14 +338,12 @@ static int part_use(void *ctx, size_t i, void *item)
 
 static const struct pipeline_ops part_items = {part_make, part_use, free};
 
-int checkpoint_load(struct log *log, uint64_t seq, checkpoint_add_fn *add, void *ctx,
-                    int64_t patience_ms, struct log_position *ret_pos)
+int checkpoint_parts(struct log *log, uint64_t seq, int64_t patience_ms, struct header *ret_header,
+                     struct part_list *ret_list)
 {
-    struct loading l = {.log = log, .patience_ms = patience_ms, .add = add, .ctx = ctx};
     scope_free uint8_t *data = NULL;
     char key[STORE_KEY_MAX];
     const char *why;
-    struct header h;
     size_t len;
     int r;
 
@@ -345,9 +351,19 @@ int checkpoint_load(struct log *log, uint64_t seq, checkpoint_add_fn *add, void 
     r = read_object(log, key, ROOT_BYTES_MAX, patience_ms, &data, &len);
     if (r < 0)
         return r;
-    r = part_list_decode(log_superblock(log), seq, data, len, &h, &l.list, &why);
+    r = part_list_decode(log_superblock(log), seq, data, len, ret_header, ret_list, &why);
     if (r == -EBADMSG || r == -EPROTONOSUPPORT)
         report(log, key, r, why);
+    return r;
+}
+
+int checkpoint_load(struct log *log, uint64_t seq, checkpoint_add_fn *add, void *ctx,
+                    int64_t patience_ms, struct log_position *ret_pos)
+{
+    struct loading l = {.log = log, .patience_ms = patience_ms, .add = add, .ctx = ctx};
+    struct header h;
+    int r = checkpoint_parts(log, seq, patience_ms, &h, &l.list);
+
     if (r == 0)
         r = pipeline_run(l.list.nparts, &part_items, &l);
     free(l.list.parts);

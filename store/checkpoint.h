@@ -24,10 +24,10 @@ int checkpoint_reuse(struct checkpoint *cp, const struct part *part);
 int checkpoint_finish(struct checkpoint *cp, struct part_list *ret_list, uint64_t *ret_bytes);
 void checkpoint_free(struct checkpoint *cp);
 
-/* Deletes every root older than `keep_seq`, and every part that none of the `nlists` lists names
- * and that is not newer than the newest of them. */
-int checkpoint_clean(struct log *log, uint64_t keep_seq, const struct part_list *lists,
-                     size_t nlists, int64_t patience_ms);
+/* Deletes every root older than `keep_seq` that is none of `pinned`, and every part that none of
+ * the `nlists` lists names and that is not newer than `keep_seq`. */
+int checkpoint_clean(struct log *log, uint64_t keep_seq, const uint64_t *pinned, size_t npinned,
+                     const struct part_list *lists, size_t nlists, int64_t patience_ms);
 
 /* --- reading --- */
 
@@ -37,6 +37,10 @@ bool checkpoint_parse_key(const char *key, uint64_t *ret_seq);
 
 /* *ret_seq 0: there is none. */
 int checkpoint_newest(struct log *log, uint64_t *ret_seq, int64_t patience_ms);
+
+/* The parts of a root; the caller frees ret_list->parts. -ENOENT silently. */
+int checkpoint_parts(struct log *log, uint64_t seq, int64_t patience_ms, struct header *ret_header,
+                     struct part_list *ret_list);
 
 /* Calls `add` with the entries of every part, in order of blocks, and sets *ret_pos. -ENOENT,
  * silently: it was deleted meanwhile, a newer one exists. */

@@ -140,7 +140,7 @@ int log_describe_claim(struct log *log, uint64_t claim, char *buf, size_t size_b
 int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
               const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms)
 {
-    uint8_t buf[HEADER_BYTES + 256];
+    uint8_t buf[HEADER_BYTES + LOG_WHO_BYTES_MAX];
     char key[STORE_KEY_MAX], by[320];
     struct header h = {
         .kind = HEADER_CLAIM,
@@ -148,7 +148,7 @@ int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
         .size_blocks = pos->size_blocks,
         .first = pos->seq,
         .next = missing + LOG_WINDOW + 1,
-        .body_bytes = (uint32_t)MIN(strlen(who), (size_t)256),
+        .body_bytes = (uint32_t)MIN(strlen(who), (size_t)LOG_WHO_BYTES_MAX),
     };
     bool ours = true;
     int r;
@@ -241,6 +241,11 @@ bool log_fenced(struct log *log, char *buf, size_t size_bytes)
     return log->fenced;
 }
 
+uint64_t log_first_own(const struct log *log)
+{
+    return log->claim + LOG_WINDOW + 1;
+}
+
 uint64_t log_epoch(const struct log *log)
 {
     return log->epoch;
@@ -267,6 +272,22 @@ static int put_segment(struct log *log, uint64_t seq, const void *buf, size_t le
             r = mark_fenced(log, by);
     }
     return r;
+}
+
+/* A claim takes the first number that is missing. Those that are acknowledged are ours; one that is
+ * free now has no claim; so if there were a claim, it would have to be where our own segment is. */
+int log_still_ours(struct log *log, int64_t patience_ms)
+{
+    char by[320];
+    struct header there;
+    bool ours = true;
+    int r = 0;
+
+    for (uint64_t seq = log_acknowledged(log) + 1; r == 0 && ours; seq++)
+        r = who_is_there(log, seq, log->nonce, patience_ms, &ours, &there, by, sizeof by);
+    if (r == 0)
+        return mark_fenced(log, by);
+    return r == -ENOENT ? 0 : r;
 }
 
 /* Only being fenced or stopped ends the tries. */

@@ -12,6 +12,7 @@
 
 enum {
     LOG_HEAD_BYTES = 64 * 1024,
+    LOG_WHO_BYTES_MAX = 256, /* of the text in a claim */
 #ifndef SMALL_LIMITS
     LOG_WINDOW = 1024,      /* numbers in flight beyond the last one acknowledged in order */
     LOG_ENTRIES_MAX = 2044, /* so that header and table fit into LOG_HEAD_BYTES */
@@ -92,6 +93,13 @@ int log_append(struct log *log, uint64_t seq, uint64_t first, uint64_t last, uin
 
 /* Everything up to this number is durable. */
 uint64_t log_acknowledged(struct log *log);
+
+/* Nobody attached before this call, as far as that matters: the number after the last acknowledged
+ * one is free. One or a few small requests. -ESTALE: fenced. */
+int log_still_ours(struct log *log, int64_t patience_ms);
+
+/* The first number that is ours: what our claim jumped to. */
+uint64_t log_first_own(const struct log *log);
 
 /* Our attachment's. */
 uint64_t log_epoch(const struct log *log);

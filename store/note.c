@@ -3,7 +3,6 @@
 #include "crc32c.h"
 #include "scope.h"
 
-#include <errno.h>
 #include <string.h>
 
 int note_quote(const char *text, char *ret, size_t size_bytes)
@@ -73,13 +72,11 @@ static int read_rows(sqlite3 *db, const char *text, const char *sql, note_row_fn
 int note_read(const void *data, size_t len, const char *sql, note_row_fn *row, void *ctx,
               const char **ret_why)
 {
-    scope_free char *text = malloc(NOTE_BYTES_MAX);
+    char text[NOTE_BYTES_MAX];
     sqlite3 *db = NULL;
     int r = -ENOMEM;
 
     *ret_why = "damaged: its checksum does not match";
-    if (!text)
-        return -ENOMEM;
     if (len >= NOTE_BYTES_MAX || memchr(data, 0, len))
         return -EBADMSG;
     memcpy(text, data, len);

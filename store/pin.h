@@ -1,8 +1,8 @@
 /*
  * Pins: objects "snapshot/<name>" that keep the volume as of one instant: the map is that of the
- * checkpoint `root` (0: the log from number 1) with the log's commits after it up to `seq`. People's
- * snapshots, and those that clones need. Whoever deletes objects of a volume lists the pins first
- * (DESIGN.md, "Reclaiming").
+ * checkpoint `root` (0: the log from number 1) with the log's commits after it up to `seq`.
+ * People's snapshots, and those that clones need. Whoever deletes objects of a volume lists the
+ * pins first (DESIGN.md, "Reclaiming").
  */
 #ifndef S3VOL_PIN_H
 #define S3VOL_PIN_H
@@ -32,8 +32,8 @@ int pin_decode(const char *text, size_t len, struct pin *ret_pin, const char **r
 void pin_key(const char *name, char ret_key[STORE_KEY_MAX]);
 bool pin_parse_key(const char *key, char ret_name[PIN_NAME_MAX]);
 
-/* Calls `fn` for every pin, by name. One that cannot be read is an error, with a message: nothing may
- * be deleted then. One that is deleted meanwhile is left out. */
+/* Calls `fn` for every pin, by name. One that cannot be read is an error, with a message: nothing
+ * may be deleted then. One that is deleted meanwhile is left out. */
 typedef int pin_fn(void *ctx, const struct pin *pin);
 int pin_each(struct store *store, const struct superblock *sb, pin_fn *fn, void *ctx,
              int64_t patience_ms);

@@ -71,6 +71,30 @@ static int scatter(char **arg)
     return close(fd);
 }
 
+/* shuffle FILE LEN SEED: what "fill FILE 0 LEN SEED" writes, block by block in random order. */
+static int shuffle(char **arg)
+{
+    uint64_t blocks = number(arg[2]) / BLOCK, seed = number(arg[3]), rng = seed << 32;
+    uint32_t *order = calloc(blocks, sizeof *order);
+    unsigned char *want = buffer();
+    int fd = open_or_die(arg[1], O_WRONLY);
+
+    if (!order)
+        die("memory");
+    for (uint64_t i = 0; i < blocks; i++) {
+        uint64_t j = draw(&rng, i + 1);
+        order[i] = order[j];
+        order[j] = (uint32_t)i;
+    }
+    for (uint64_t i = 0; i < blocks; i++) {
+        uint64_t offset = (uint64_t)order[i] * BLOCK;
+        pattern(want, BLOCK, offset, seed);
+        write_all(fd, want, BLOCK, offset);
+    }
+    free(order);
+    return close(fd);
+}
+
 /* inspect FILE OFFSET LEN SEED, inspect-scatter FILE LEN COUNT SEED: as verify and verify-scatter,
  * but blocks that cannot be read are only counted, and the count is printed. */
 static int inspect(char **arg)
@@ -299,11 +323,17 @@ int main(int argc, char **argv)
         int nargs;
         int (*run)(char **arg);
     } command[] = {
-        {"fill", 4, fill},       {"verify", 4, fill},
-        {"scatter", 4, scatter}, {"verify-scatter", 4, scatter},
-        {"mirror", 6, mirror},   {"hammer", 5, hammer},
-        {"extents", 1, extents}, {"flip", 2, flip},
-        {"inspect", 4, inspect}, {"inspect-scatter", 4, inspect},
+        {"fill", 4, fill},
+        {"verify", 4, fill},
+        {"shuffle", 3, shuffle},
+        {"scatter", 4, scatter},
+        {"verify-scatter", 4, scatter},
+        {"mirror", 6, mirror},
+        {"hammer", 5, hammer},
+        {"extents", 1, extents},
+        {"flip", 2, flip},
+        {"inspect", 4, inspect},
+        {"inspect-scatter", 4, inspect},
     };
     for (size_t i = 0; i < sizeof command / sizeof *command; i++)
         if (argc > 1 && !strcmp(argv[1], command[i].name) && argc == command[i].nargs + 2)

@@ -364,7 +364,7 @@ static void check_quiet(struct life *l)
 {
     if (volume_drain(l->volume) < 0)
         return;
-    sched_sleep_us(INT64_C(120000000)); /* a checkpoint may follow */
+    sched_sleep_us(INT64_C(1000000000)); /* a checkpoint may follow, and a sweep */
     uint64_t before = bucket_requests();
     sched_sleep_us(INT64_C(36000000000));
     if (bucket_requests() != before)

@@ -96,6 +96,8 @@ static struct volume_config choose_config(const struct host *h)
     c.discard_local = h->forked;
     c.uploads = 1 + (unsigned)sim_below(3);
     c.downloads = 1 + (unsigned)sim_below(3);
+    c.gc = !sim_chance(1, 4);
+    c.gc_grace_ms = sim_chance(1, 2) ? 0 : (int64_t)sim_below(600000);
     c.clock = &sim_clock;
     return c;
 }

@@ -111,7 +111,7 @@ static void check_segments(void)
     uint64_t total = 0, bytes = 0;
     size_t n;
 
-    assert_int_equal(index_victims(ix, SEQ_MAX, 1e9, segments, ARRAY_SIZE(segments), &n), 0);
+    assert_int_equal(index_victims(ix, 1e9, segments, ARRAY_SIZE(segments), &n), 0);
     for (size_t i = 0; i < n; i++) {
         uint64_t want = 0;
         for (unsigned b = 0; b < NBLOCKS; b++)
@@ -124,7 +124,7 @@ static void check_segments(void)
     for (unsigned b = 0; b < NBLOCKS; b++)
         total -= model.seq[b] != 0;
     assert_int_equal(total, 0);
-    assert_int_equal(index_space(ix, &space), 0);
+    assert_int_equal(index_space(ix, 0, &space), 0);
     assert_int_equal(space.live_bytes, bytes);
     assert_int_equal(index_dead(ix, SEQ_MAX, 0, segments, ARRAY_SIZE(segments), &n), 0);
     for (size_t i = 0; i < n; i++) {

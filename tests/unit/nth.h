@@ -28,10 +28,12 @@ enum nth_kind {
     NTH_DB_MEMORY, /* SQLite's */
 };
 
+enum { NTH_FULL = 60 };
+
 static struct {
     enum nth_kind kind;
-    int error;        /* EIO, ENOSPC, where there is a choice */
-    bool all;         /* all that follow fail, too */
+    int error; /* EIO, ENOSPC, where there is a choice */
+    bool all;  /* all that follow fail, too; of a full disk so many: what waits for space goes on */
     atomic_long left; /* calls of this kind until the one that fails */
     atomic_bool armed;
 } nth;
@@ -58,7 +60,7 @@ static bool nth_fails(enum nth_kind kind)
     if (!nth.armed || nth.kind != kind)
         return false;
     long left = atomic_fetch_sub(&nth.left, 1);
-    return left == 1 || (left < 1 && nth.all);
+    return left == 1 || (left < 1 && nth.all && (nth.error != ENOSPC || left > -NTH_FULL));
 }
 
 /* ------------------------------------------------------------------ files */

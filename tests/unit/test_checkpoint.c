@@ -263,7 +263,7 @@ static void test_cleaning_keeps_what_is_listed(void **state)
     size_t before = mem_count(&mem, "part/");
 
     struct part_list keep[] = {third, second};
-    assert_int_equal(checkpoint_clean(m.log, 3000, keep, 2, 0), 0);
+    assert_int_equal(checkpoint_clean(m.log, 3000, NULL, 0, keep, 2, 0), 0);
     assert_null(mem_find(&mem, "map/00000000000007d0"));
     assert_int_equal(mem_count(&mem, "map/"), 2);
     assert_null(mem_find(&mem, "part/0000000000000bb7.00000000"));
@@ -275,7 +275,7 @@ static void test_cleaning_keeps_what_is_listed(void **state)
     assert_int_equal(load(4000, &s2), 0);
     assert_int_equal(s2.chunks, CHUNKS);
     unsigned deletes = mem.tries['D'];
-    assert_int_equal(checkpoint_clean(m.log, 3000, keep, 2, 0), 0);
+    assert_int_equal(checkpoint_clean(m.log, 3000, NULL, 0, keep, 2, 0), 0);
     assert_int_equal(mem.tries['D'], deletes); /* nothing left */
     free(first.parts);
     free(second.parts);
@@ -294,7 +294,7 @@ static void test_many_are_cleaned(void **state)
         snprintf(key, sizeof key, "part/%016x.%08x", i, i);
         mem_set(&mem, key, "x", 1);
     }
-    assert_int_equal(checkpoint_clean(m.log, 1500, &none, 1, 0), 0);
+    assert_int_equal(checkpoint_clean(m.log, 1500, NULL, 0, &none, 1, 0), 0);
     assert_int_equal(mem_count(&mem, "map/"), 1);
     assert_int_equal(mem_count(&mem, "part/"), 0);
 }

@@ -104,7 +104,7 @@ static void take_inventory(void)
     assert_int_equal(index_inventory(ix, found, ARRAY_SIZE(found)), 0);
     index_get_meta(ix, &meta);
     assert_true(meta.inventoried);
-    assert_int_equal(index_space(ix, &space), 0);
+    assert_int_equal(index_space(ix, 0, &space), 0);
     assert_int_equal(space.stored_bytes, 110100);
     assert_int_equal(space.dead_bytes, 100);
     assert_int_equal(index_dead(ix, 76, 0, dead, 2, &n), 0);

@@ -62,7 +62,8 @@ static void json_contract(void **state)
         "\"uploading_bytes\":8,",
         "\"uploads_in_flight\":2,",
         "\"stored_bytes\":null,",
-        "\"live_bytes\":5,",
+        "\"live_bytes\":5,"
+        "\"moved_bytes\":0,",
         "\"hits\":3,\"misses\":1,\"hit_ratio\":0.7500,",
         "\"cache_errors\":4,",
         "\"requests\":{\"get\":12,\"put\":13,\"head\":14,\"list\":15,\"delete\":16,",

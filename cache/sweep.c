@@ -1,0 +1,300 @@
+#include "sweep.h"
+
+#include "../store/pin.h"
+#include "../store/scope.h"
+#include "tally.h"
+
+#include <string.h>
+
+enum { BATCH = 500, BATCHES = 64 };
+
+/* What a pin needs of checkpoints. */
+struct pinned {
+    uint64_t root, seq;
+    struct part_list list; /* of the root */
+};
+
+struct sweeper {
+    struct log *log;
+    struct index *index;
+    bool known; /* the index has what these pins need */
+    struct pinned *pins;
+    size_t npins;
+};
+
+int sweeper_new(struct log *log, struct index *index, struct sweeper **ret)
+{
+    struct sweeper *s = calloc(1, sizeof *s);
+
+    if (!s)
+        return -ENOMEM;
+    s->log = log;
+    s->index = index;
+    *ret = s;
+    return 0;
+}
+
+static void free_pins(struct pinned *pins, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(pins[i].list.parts);
+    free(pins);
+}
+
+void sweeper_free(struct sweeper *s)
+{
+    if (!s)
+        return;
+    free_pins(s->pins, s->npins);
+    free(s);
+}
+
+/* ------------------------------------------------------------------ pins */
+
+struct listing {
+    struct pinned *pins;
+    size_t n, room;
+};
+
+static int add_pin(void *ctx, const struct pin *pin)
+{
+    struct listing *l = ctx;
+
+    if (l->n == l->room) {
+        size_t room = MAX(2 * l->room, (size_t)16);
+        struct pinned *more = realloc(l->pins, room * sizeof *more);
+        if (!more)
+            return -ENOMEM;
+        l->pins = more;
+        l->room = room;
+    }
+    l->pins[l->n++] = (struct pinned){.root = pin->root, .seq = pin->seq};
+    return 0;
+}
+
+static bool same_pins(const struct sweeper *s, const struct listing *l)
+{
+    bool same = s->known && s->npins == l->n;
+
+    for (size_t i = 0; i < l->n && same; i++)
+        same = s->pins[i].root == l->pins[i].root && s->pins[i].seq == l->pins[i].seq;
+    return same;
+}
+
+static int note_segments(void *ctx, const struct entry *entries, size_t n)
+{
+    int r = 0;
+
+    for (size_t i = 0; i < n && r == 0; i++)
+        if (entries[i].base == 0)
+            r = tally_add(ctx, (struct tally_item){.seq = entries[i].seq});
+    return r;
+}
+
+/* The segments that the root's map is made of, and its parts. */
+static int load_pin(struct sweeper *s, struct pinned *pin, struct tally *needed,
+                    int64_t patience_ms)
+{
+    struct log_position pos;
+    struct header h;
+    int r = 0;
+
+    if (pin->root)
+        r = checkpoint_parts(s->log, pin->root, patience_ms, &h, &pin->list);
+    if (r == 0 && pin->root)
+        r = checkpoint_load(s->log, pin->root, note_segments, needed, patience_ms, &pos);
+    return r == -ENOENT ? -EAGAIN : r; /* the pin went meanwhile */
+}
+
+static int store_ranges(struct sweeper *s, const struct listing *l, struct tally *needed)
+{
+    tally_settle(needed);
+    scope_free struct index_range *ranges = calloc(needed->n + l->n + 1, sizeof *ranges);
+    size_t n = 0;
+
+    if (!ranges)
+        return -ENOMEM;
+    for (size_t i = 0; i < needed->n; i++)
+        ranges[n++] = (struct index_range){needed->items[i].seq, needed->items[i].seq};
+    for (size_t i = 0; i < l->n; i++) /* and the log after the root */
+        ranges[n++] = (struct index_range){l->pins[i].root + 1, l->pins[i].seq};
+    return index_pin_segments(s->index, ranges, n);
+}
+
+/* The index knows what the pins need that there are now. */
+static int take_pins(struct sweeper *s, int64_t patience_ms)
+{
+    struct listing l = {0};
+    struct tally needed = {0};
+    int r = pin_each(log_store(s->log), log_superblock(s->log), add_pin, &l, patience_ms);
+
+    if (r == 0 && same_pins(s, &l)) {
+        free(l.pins);
+        return 0;
+    }
+    s->known = false;
+    for (size_t i = 0; i < l.n && r == 0; i++)
+        r = load_pin(s, &l.pins[i], &needed, patience_ms);
+    if (r == 0)
+        r = store_ranges(s, &l, &needed);
+    free(needed.items);
+    if (r < 0) {
+        free_pins(l.pins, l.n);
+        return r;
+    }
+    free_pins(s->pins, s->npins);
+    s->pins = l.pins;
+    s->npins = l.n;
+    s->known = true;
+    return 0;
+}
+
+/* ------------------------------------------------------------------ deleting */
+
+static int clean_checkpoints(struct sweeper *s, const struct sweep *what, int64_t patience_ms)
+{
+    size_t nlists = what->nlists + s->npins;
+    scope_free struct part_list *lists = calloc(nlists + 1, sizeof *lists);
+    scope_free uint64_t *roots = calloc(s->npins + 1, sizeof *roots);
+
+    if (!lists || !roots)
+        return -ENOMEM;
+    memcpy(lists, what->lists, what->nlists * sizeof *lists);
+    for (size_t i = 0; i < s->npins; i++) {
+        lists[what->nlists + i] = s->pins[i].list;
+        roots[i] = s->pins[i].root;
+    }
+    return checkpoint_clean(s->log, what->keep_root, roots, s->npins, lists, nlists, patience_ms);
+}
+
+static int delete_segments(struct sweeper *s, const struct index_segment *dead, size_t n,
+                           int64_t patience_ms)
+{
+    static const size_t key_bytes = STORE_KEY_MAX;
+    scope_free char *text = malloc(BATCH * key_bytes);
+    scope_free const char **keys = calloc(BATCH, sizeof *keys);
+    scope_free uint64_t *seqs = calloc(BATCH, sizeof *seqs);
+
+    if (!text || !keys || !seqs)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        log_key(dead[i].seq, text + i * key_bytes);
+        keys[i] = text + i * key_bytes;
+        seqs[i] = dead[i].seq;
+    }
+    int r = store_delete(log_store(s->log), keys, n, patience_ms);
+    return r == 0 ? index_forget_segments(s->index, seqs, n) : r;
+}
+
+static int clean_segments(struct sweeper *s, uint64_t dead_seq, int64_t patience_ms, bool *ret_more)
+{
+    scope_free struct index_segment *dead = calloc(BATCH, sizeof *dead);
+    size_t n = BATCH;
+    int r = dead ? 0 : -ENOMEM;
+
+    for (unsigned i = 0; i < BATCHES && n == BATCH && r == 0; i++) {
+        r = index_dead(s->index, dead_seq, 0, dead, BATCH, &n);
+        if (r == 0 && n > 0)
+            r = delete_segments(s, dead, n, patience_ms);
+    }
+    *ret_more = n == BATCH;
+    return r;
+}
+
+int sweep(struct sweeper *s, const struct sweep *what, int64_t patience_ms, bool *ret_more)
+{
+    *ret_more = false;
+    int r = take_pins(s, patience_ms);
+    if (r == 0)
+        r = log_still_ours(s->log, patience_ms);
+    if (r == 0 && what->keep_root)
+        r = clean_checkpoints(s, what, patience_ms);
+    if (r == 0)
+        r = clean_segments(s, what->dead_seq, patience_ms, ret_more);
+    return r;
+}
+
+/* ------------------------------------------------------------------ inventory */
+
+struct inventory {
+    struct log *log;
+    struct index *index;
+    uint64_t first_own, seq; /* the map is as of this number */
+    int64_t patience_ms;
+    struct index_found *found;
+    size_t n, room;
+};
+
+static int add_found(struct inventory *inv, struct index_found found)
+{
+    if (inv->n == inv->room) {
+        size_t room = MAX(2 * inv->room, (size_t)1024);
+        struct index_found *more = realloc(inv->found, room * sizeof *more);
+        if (!more)
+            return -ENOMEM;
+        inv->found = more;
+        inv->room = room;
+    }
+    inv->found[inv->n++] = found;
+    return 0;
+}
+
+static int add_object(void *ctx, const char *key, uint64_t size_bytes)
+{
+    struct inventory *inv = ctx;
+    uint64_t seq;
+
+    return log_parse_key(key, &seq) ? add_found(inv, (struct index_found){seq, size_bytes, 0}) : 0;
+}
+
+/* Claims are for ever, and only they know that they are. What cannot be read stays. */
+static bool may_go(struct inventory *inv, const struct index_found *f)
+{
+    scope_free struct entry *entries = NULL;
+    struct header h;
+
+    if (f->seq > inv->seq && f->seq >= inv->first_own)
+        return false; /* of a commit that is not indexed yet */
+    return f->stored_bytes > HEADER_BYTES + LOG_WHO_BYTES_MAX ||
+           (log_read(inv->log, f->seq, &h, &entries, inv->patience_ms) == 0 &&
+            h.kind == HEADER_SEGMENT);
+}
+
+/* Each object is one that the map needs: its size; or one that may go some day; or none of our
+ * business. */
+static int sort_out(struct inventory *inv)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < inv->n; i++) {
+        struct index_found *f = &inv->found[i];
+        bool known;
+        int r = index_knows_segment(inv->index, f->seq, &known);
+        if (r < 0)
+            return r;
+        if (!known && !may_go(inv, f))
+            continue;
+        f->dead_seq = known ? 0 : MAX(f->seq, inv->seq);
+        inv->found[n++] = *f;
+    }
+    inv->n = n;
+    return 0;
+}
+
+int sweep_inventory(struct log *log, struct index *index, uint64_t first_own, int64_t patience_ms)
+{
+    struct inventory inv = {
+        .log = log, .index = index, .first_own = first_own, .patience_ms = patience_ms};
+    struct index_meta meta;
+    int r;
+
+    index_get_meta(index, &meta); /* before the listing: what comes later is not garbage */
+    inv.seq = meta.pos.seq;
+    r = store_list(log_store(log), "log/", "", add_object, &inv, patience_ms);
+    if (r == 0)
+        r = sort_out(&inv);
+    if (r == 0)
+        r = index_inventory(index, inv.found, inv.n);
+    free(inv.found);
+    return r;
+}
