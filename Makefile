@@ -38,7 +38,8 @@ SMALL   := $(patsubst %.c,$(B)/sim/%.o,$(wildcard store/*.c cache/*.c))
 # The simulation: the same, and its threads, files and time replaced by the linker.
 SIM     := $(SMALL) $(patsubst %.c,$(B)/sim/%.o,$(wildcard tests/sim/*.c))
 SIMWRAP := pthread_create pthread_join pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock \
-    pthread_cond_init pthread_cond_destroy pthread_cond_wait pthread_cond_signal pthread_cond_broadcast getrandom getpid open64 close \
+    pthread_cond_init pthread_cond_destroy pthread_cond_wait pthread_cond_signal pthread_cond_broadcast \
+    pthread_key_create pthread_setspecific pthread_getspecific getrandom getpid open64 close \
     pread64 pwrite64 fallocate64 ftruncate64 fdatasync fsync fstat64 stat64 unlink mkdir flock statvfs64
 FUZZ    := $(patsubst %.c,$(B)/%,$(filter-out %/replay.c,$(wildcard tests/fuzz/*.c)))
 # What the tests run beside s3vol itself.

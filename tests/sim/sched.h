@@ -1,6 +1,7 @@
 /*
- * Threads, locks and time of the simulation. The code under test keeps its threads and its
- * pthread_… calls; the linker's --wrap leads them here. One thread runs at a time, and which one
+ * Threads and time of the simulation. The code under test keeps its threads and its pthread_…
+ * calls; the linker's --wrap leads them to pthreads.c, which is made of these. All threads are
+ * stacks within one (fiber.h): one runs at a time, and which one
  * goes on at a lock, a wait or a yield, when a wait is over, and how long a step takes, is decided
  * by the seed alone: a run can be repeated exactly.
  *
@@ -18,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MACHINES_MAX = 64, OUTSIDE = 0 };
+enum { MACHINES_MAX = 64, OUTSIDE = 0, SCHED_VALUES = 4 };
 
 /* The caller becomes the first thread. */
 void sched_start(uint64_t seed);
@@ -47,7 +48,10 @@ void sched_kill(int machine);
 /* A thread of that machine; joined or not. */
 struct task *sched_spawn(int machine, void *(*fn)(void *), void *arg);
 bool sched_done(const struct task *task);
-void sched_join(struct task *task);
+void *sched_join(struct task *task);
+struct task *sched_self(void);
+/* What pthread_getspecific() finds. */
+void **sched_values(void);
 
 /* A step: perhaps others run now. */
 void sched_yield_now(void);
@@ -56,6 +60,8 @@ void sched_sleep_us(int64_t us);
  * early. */
 bool sched_block(const void *on, int64_t until_us);
 void sched_wake(const void *on);
+/* One of them, by chance. */
+void sched_wake_one(const void *on);
 
 /* Calls fn(arg) when the time has come, from whichever thread; it must not block. */
 void sched_at(int64_t us, void (*fn)(void *), void *arg);

@@ -21,7 +21,6 @@
 
 #include <inttypes.h>
 #include <malloc.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/wait.h>
 
@@ -321,10 +320,6 @@ static pid_t start(uint64_t number)
     pid_t pid = fork();
 
     if (pid == 0) {
-        cpu_set_t one;
-        CPU_ZERO(&one);
-        CPU_SET(number % (uint64_t)sysconf(_SC_NPROCESSORS_ONLN), &one);
-        (void)sched_setaffinity(0, sizeof one, &one); /* its threads take turns anyway */
         alarm(300);
         seed = number;
         run.verbose = verbose;
