@@ -378,13 +378,17 @@ static struct commit *commit_of_moves(struct entry *entries, unsigned nentries)
  */
 static int wait_for_number(struct volume *v, struct commit *c)
 {
-    v->moving = c;
+    while (v->moving && !v->stopping && v->state == VOLUME_OK) /* another mover's */
+        pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
+    if (!v->moving)
+        v->moving = c;
     pthread_cond_broadcast(&v->commit_moved);
     while (v->moving == c && !v->stopping && v->state == VOLUME_OK)
         pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
-    if (v->moving != c)
+    if (c->planned)
         return 0;
-    v->moving = NULL;
+    if (v->moving == c)
+        v->moving = NULL;
     volume_free_commit(c);
     return v->stopping ? -ECANCELED : -EIO;
 }

@@ -8,14 +8,7 @@
 #include <string.h>
 
 enum {
-#ifndef SMALL_LIMITS
-    MOVE_BYTES = 4 * 1024 * 1024, /* a flush behind it waits for its upload: not a whole segment */
-#else
-    MOVE_BYTES = LOG_SEGMENT_RAW_BYTES,
-#endif
-    OUT_BYTES = HEADER_BYTES + LOG_ENTRIES_MAX * ENTRY_BYTES + MOVE_BYTES,
-    GET_BYTES = MOVE_BYTES, /* one GET at most */
-    TRIES = 3,              /* for a frame that arrives damaged */
+    TRIES = 3, /* for a frame that arrives damaged */
     PATIENCE_MS = 60000,
 };
 
@@ -30,12 +23,13 @@ struct mover {
     struct framer *framer;
     struct run *runs; /* LOG_ENTRIES_MAX */
     size_t nruns, raw_bytes;
-    uint8_t *raw;   /* MOVE_BYTES: the blocks, in their order */
-    uint8_t *out;   /* OUT_BYTES: what is downloaded, then the new segment */
+    size_t raw_max;
+    uint8_t *raw;   /* raw_max: the blocks, in their order */
+    uint8_t *out;   /* what is downloaded, then the new segment */
     uint8_t *frame; /* one chunk: an old frame unpacked */
 };
 
-int mover_new(struct volume *v, struct mover **ret)
+int mover_new(struct volume *v, size_t raw_bytes, struct mover **ret)
 {
     struct mover *m = calloc(1, sizeof *m);
 
@@ -43,8 +37,9 @@ int mover_new(struct volume *v, struct mover **ret)
         return -ENOMEM;
     m->v = v;
     m->runs = calloc(LOG_ENTRIES_MAX, sizeof *m->runs);
-    m->raw = malloc(MOVE_BYTES);
-    m->out = malloc(OUT_BYTES);
+    m->raw_max = raw_bytes;
+    m->raw = malloc(raw_bytes);
+    m->out = malloc(HEADER_BYTES + LOG_ENTRIES_MAX * ENTRY_BYTES + raw_bytes);
     m->frame = malloc(CHUNK_BYTES);
     if (!m->runs || !m->raw || !m->out || !m->frame || framer_new(&m->framer) < 0) {
         mover_free(m);
@@ -72,7 +67,7 @@ bool mover_add(struct mover *m, const struct entry *place)
     uint64_t lines = (end - 1) / FRAME_BLOCKS - place->block / FRAME_BLOCKS + 1;
 
     if (m->nruns + lines > LOG_ENTRIES_MAX ||
-        m->raw_bytes + place->nblocks * BLOCK_BYTES > MOVE_BYTES)
+        m->raw_bytes + place->nblocks * BLOCK_BYTES > m->raw_max)
         return false;
     for (uint64_t block = place->block; block < end;) { /* new frames do not cross these lines */
         struct entry e = *place;
@@ -128,7 +123,7 @@ static size_t neighbours(const struct mover *m, size_t first)
         const struct entry *e = &m->runs[first + n].place;
         if (e->base != f->base || e->seq != f->seq ||
             e->offset > last->offset + last->stored_bytes + DOWNLOAD_GAP ||
-            e->offset + e->stored_bytes - f->offset > GET_BYTES)
+            e->offset + e->stored_bytes - f->offset > MIN((size_t)DOWNLOAD_BYTES, m->raw_max))
             break;
         last = e;
     }

@@ -14,8 +14,9 @@
 struct volume;
 struct mover;
 
-/* Memory for two segments, as long as it exists. */
-int mover_new(struct volume *volume, struct mover **ret_mover);
+/* For up to `raw_bytes` of blocks in a commit, at most LOG_SEGMENT_RAW_BYTES; about twice that in
+ * memory, as long as it exists. */
+int mover_new(struct volume *volume, size_t raw_bytes, struct mover **ret_mover);
 void mover_free(struct mover *mover);
 
 /* Adds a run of blocks that has this place in the map. False: there is no room; commit first. */

@@ -14,9 +14,11 @@
 enum {
 #ifndef SMALL_LIMITS
     SLACK_BYTES = 16 * 1024 * 1024, /* of waste that nobody cares about */
+    MOVE_BYTES = 4 * 1024 * 1024,   /* at once: a flush behind it waits for its upload */
     PERIOD_MS = 1000,               /* between looks at how things are */
 #else
     SLACK_BYTES = 16 * 1024,
+    MOVE_BYTES = LOG_SEGMENT_RAW_BYTES,
     PERIOD_MS = 200,
 #endif
     RETRY_MS = 30000,
@@ -158,7 +160,7 @@ static int move_some(struct reclaimer *rc, bool *ret_moved)
 {
     struct index_segment victims[VICTIMS];
     size_t n = 0;
-    int r = rc->mover ? 0 : mover_new(rc->v, &rc->mover);
+    int r = rc->mover ? 0 : mover_new(rc->v, MOVE_BYTES, &rc->mover);
 
     *ret_moved = false;
     if (r == 0)

@@ -84,6 +84,14 @@ int volume_drain(struct volume *volume);
  * volume_get_status(). */
 int volume_collect(struct volume *volume);
 
+/* Makes reading [offset, offset + len) in order take few requests, online. */
+struct volume_defrag {
+    uint64_t bytes;                   /* that are not zero there */
+    uint64_t gets_before, gets_after; /* that reading them takes */
+};
+int volume_defrag(struct volume *volume, uint64_t offset, uint64_t len,
+                  struct volume_defrag *ret_defrag);
+
 /* Grows the volume; shrinking is refused with -EINVAL. Durable with the next flush. */
 int volume_resize(struct volume *volume, uint64_t size_bytes);
 

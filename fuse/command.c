@@ -32,6 +32,11 @@ static const struct command table[] = {
      "regard for the machine's other work; mounted volumes also do it by themselves,\n"
      "little by little. Read-only mounts elsewhere that do not follow may fail then.",
      1, 1, false, command_gc},
+    {"defrag", COMMAND_DEFRAG, "[OPTIONS] DIR", "make reading in order take fewer requests",
+     "Stores what is scattered over many objects again, together. Tells how many\n"
+     "requests it took to read a GiB in order, and how many it takes now. The volume\n"
+     "stays in use.",
+     1, 1, false, command_defrag},
     {"list", COMMAND_LIST, "[OPTIONS] URL", "list the volumes below a URL",
      "Lists the names and sizes of the volumes directly below URL.",
      1, 1, true, command_list},

@@ -42,6 +42,7 @@ int command_mount(struct options *options);
 int command_umount(struct options *options);
 int command_flush(struct options *options);
 int command_gc(struct options *options);
+int command_defrag(struct options *options);
 int command_status(struct options *options);
 /* command_stored.c: on a volume in the store */
 int command_create(struct options *options);

@@ -86,6 +86,33 @@ int command_gc(struct options *options)
     return command_exit(r);
 }
 
+/* ---------------------------------------------------------------------------- defrag */
+
+static double per_gib(uint64_t gets, uint64_t bytes)
+{
+    return bytes ? (double)gets * (1 << 30) / (double)bytes : 0;
+}
+
+int command_defrag(struct options *options)
+{
+    const char *path = options->args[0];
+    struct control_task task = {
+        .kind = CONTROL_DEFRAG, .offset = options->offset, .len = options->length};
+    scope_close int fd = -1;
+    int r = open_mounted(path, &fd);
+
+    if (r < 0)
+        return EXIT_FAILED;
+    r = control_run_task(fd, path, &task);
+    if (r < 0)
+        msg_error(r, "%s: defragmenting: %s; s3vol status %s tells more", path, strerror(-r), path);
+    else
+        printf("requests per GiB read in order: %.0f before, %.0f now\n",
+               per_gib(task.gets_before, task.range_bytes),
+               per_gib(task.gets_after, task.range_bytes));
+    return command_exit(r);
+}
+
 /* ---------------------------------------------------------------------------- status */
 
 static int status_mounted(const struct options *options, int fd)

@@ -125,26 +125,34 @@ static void warn_if_stuck(struct progress *p, const char *path, const struct con
              path, units_format_size(task->dirty_bytes, left), path);
 }
 
-int control_run(int fd, const char *path, enum control_kind kind, struct control_task *ret_task)
+int control_run_task(int fd, const char *path, struct control_task *task)
 {
-    struct control_task task = {.kind = kind, .wait_ms = 100};
     struct progress progress = {0};
     int r = 0;
 
+    task->wait_ms = 100;
     do {
-        if (ioctl(fd, CONTROL_TASK, &task) < 0) {
+        if (ioctl(fd, CONTROL_TASK, task) < 0) {
             if (errno == EINTR)
                 continue;
             r = -errno;
             break;
         }
-        warn_if_stuck(&progress, path, &task);
-        show(&progress, &task);
-        task.wait_ms = 500;
-    } while (!task.done);
+        warn_if_stuck(&progress, path, task);
+        show(&progress, task);
+        task->wait_ms = 500;
+    } while (!task->done);
     if (progress.shown)
         fputs("\r\033[K", stderr);
+    return r < 0 ? r : task->result;
+}
+
+int control_run(int fd, const char *path, enum control_kind kind, struct control_task *ret_task)
+{
+    struct control_task task = {.kind = kind};
+    int r = control_run_task(fd, path, &task);
+
     if (ret_task)
         *ret_task = task;
-    return r < 0 ? r : task.result;
+    return r;
 }

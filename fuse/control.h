@@ -21,7 +21,8 @@ enum control_kind {
     CONTROL_FLUSH = 1,   /* volume_flush() */
     CONTROL_DRAIN = 2,   /* volume_drain() */
     CONTROL_COLLECT = 3, /* volume_collect() */
-    CONTROL_LAST = CONTROL_COLLECT,
+    CONTROL_DEFRAG = 4,  /* volume_defrag() */
+    CONTROL_LAST = CONTROL_DEFRAG,
 };
 
 /* Work that takes long. The first call, with ticket 0, starts it; each call waits for its end for
@@ -38,8 +39,10 @@ struct control_task {
     uint32_t lost;          /* out: fenced or failed, nothing can be saved any more */
     uint32_t unreachable;   /* out: the store does not answer, or refuses us */
     uint64_t garbage_bytes; /* out: stored and not needed; 0 if that is not known */
+    uint64_t offset, len;   /* in: the range to defragment; len 0: to the end */
+    uint64_t range_bytes, gets_before, gets_after; /* out, when done: struct volume_defrag */
 };
-static_assert(sizeof(struct control_task) == 64, "layout");
+static_assert(sizeof(struct control_task) == 104, "layout");
 
 #define CONTROL_STATUS_JSON _IOR('3', 1, struct control_text)
 #define CONTROL_STATUS_TEXT _IOR('3', 2, struct control_text)
@@ -61,6 +64,8 @@ int control_status(int fd, unsigned long request, struct control_text *ret_text)
  * store is away. Returns its result; `ret_task` (may be NULL) gets the last answer. `path` is for
  * messages. */
 int control_run(int fd, const char *path, enum control_kind kind, struct control_task *ret_task);
+/* The same; `task` has kind and range set, and gets the last answer. */
+int control_run_task(int fd, const char *path, struct control_task *task);
 
 int control_keep_local(int fd, bool keep);
 

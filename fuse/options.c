@@ -64,6 +64,10 @@ static const struct option table[] = {
     {"foreground", 'f', FLAG, COMMAND_MOUNT, AT(foreground), NULL, 0, 0, 0,
      "stay in the foreground, messages to stderr; Ctrl-C unmounts"},
 
+    {"offset", 0, SIZE, COMMAND_DEFRAG, AT(offset), "SIZE", 0, 8 * K * K * T, 0,
+     "where the range begins; 0 by default"},
+    {"length", 0, SIZE, COMMAND_DEFRAG, AT(length), "SIZE", 1, 8 * K * K * T, 0,
+     "how long it is; to the end by default"},
     {"keep-local", 0, FLAG, COMMAND_UMOUNT, AT(keep_local), NULL, 0, 0, 0,
      "do not wait for uploads: what is not in the bucket stays in this machine's cache, and goes "
      "on its way at the next mount here"},

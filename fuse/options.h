@@ -22,6 +22,7 @@ enum command_bit {
     COMMAND_CHECK = 1 << 7,
     COMMAND_HELP = 1 << 8,
     COMMAND_GC = 1 << 9,
+    COMMAND_DEFRAG = 1 << 10,
 };
 
 enum { OPTIONS_ARGS_MAX = 2 };
@@ -35,6 +36,7 @@ struct options {
     bool json;
     bool keep_local;
     bool force;
+    uint64_t offset, length; /* defrag */
     bool help;
     const char *args[OPTIONS_ARGS_MAX]; /* what is not an option, in order */
     unsigned nargs;

@@ -15,6 +15,8 @@ struct slot {
     enum control_kind kind;
     uint64_t ticket;
     int result;
+    uint64_t offset, len; /* CONTROL_DEFRAG */
+    struct volume_defrag defrag;
 };
 
 struct tasks {
@@ -40,12 +42,24 @@ int tasks_new(struct volume *volume, struct workers *workers, struct tasks **ret
     return 0;
 }
 
+static int defrag(struct slot *slot)
+{
+    struct volume *v = slot->tasks->volume;
+    uint64_t size = volume_size_bytes(v);
+
+    if (slot->offset > size)
+        return -EINVAL;
+    return volume_defrag(v, slot->offset, slot->len ? slot->len : size - slot->offset,
+                         &slot->defrag);
+}
+
 static void run_slot(struct work *work)
 {
     struct slot *slot = (struct slot *)((char *)work - offsetof(struct slot, work));
     struct tasks *t = slot->tasks;
     int r = slot->kind == CONTROL_DRAIN     ? volume_drain(t->volume)
             : slot->kind == CONTROL_COLLECT ? volume_collect(t->volume)
+            : slot->kind == CONTROL_DEFRAG  ? defrag(slot)
                                             : volume_flush(t->volume);
 
     scope_lock(&t->lock);
@@ -80,6 +94,8 @@ static int start(struct tasks *t, struct control_task *task)
                               .tasks = t,
                               .state = RUNNING,
                               .kind = (enum control_kind)task->kind,
+                              .offset = task->offset,
+                              .len = task->len,
                               .ticket = ++t->last_ticket};
         task->ticket = slot->ticket;
     }
@@ -102,6 +118,9 @@ static int await(struct tasks *t, struct control_task *task)
         if (slot->state == DONE || !in_time) {
             task->done = slot->state == DONE;
             task->result = task->done ? slot->result : 0;
+            task->range_bytes = slot->defrag.bytes;
+            task->gets_before = slot->defrag.gets_before;
+            task->gets_after = slot->defrag.gets_after;
             return 0;
         }
         in_time = clock_system.wait_until(&t->ended, &t->lock, until);
