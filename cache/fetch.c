@@ -408,6 +408,17 @@ static bool was_moved(struct receiving *rx)
     return true;
 }
 
+static bool is_fenced(struct volume *v)
+{
+    bool fenced = log_still_ours(v->log, v->cfg.timeout_ms) == -ESTALE;
+
+    if (fenced) {
+        scope_lock(&v->chunks.lock);
+        volume_fail(v, VOLUME_FENCED);
+    }
+    return fenced;
+}
+
 /* Every wish is finished when this returns. Bytes damaged on the way are asked for again. */
 static void run(struct receiving *rx)
 {
@@ -432,6 +443,8 @@ static void run(struct receiving *rx)
                       "%s: log/%016" PRIx64 ": damaged at byte %" PRIu32 ": blocks %" PRIu64
                       " to %" PRIu64 " cannot be read; see `s3vol check`",
                       store_url(rx->v->store), seq, e->offset, e->block, e->block + e->nblocks - 1);
+        else if (r == -ENOENT && is_fenced(rx->v))
+            r = -EIO; /* a newer writer deleted what its map does not need; said */
         else if (r == -ENOENT)
             msg_error(0, "%s: log/%016" PRIx64 ": is missing; see `s3vol check`",
                       store_url(rx->v->store), seq);

@@ -161,8 +161,10 @@ struct fiber *fiber_new(void (*fn)(void *), void *arg)
         uint8_t *p = mmap(NULL, GUARD_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
         f = calloc(1, sizeof *f);
-        if (!f || p == MAP_FAILED || mprotect(p, GUARD_BYTES, PROT_NONE) < 0)
+        if (!f || p == MAP_FAILED || mprotect(p, GUARD_BYTES, PROT_NONE) < 0) {
             sim_fail("no memory for a stack");
+            abort();
+        }
         f->stack = p + GUARD_BYTES;
         f->asan_bottom = f->stack;
         f->asan_bytes = STACK_BYTES;
