@@ -1,5 +1,5 @@
 /* Reading the log: headers and tables, many at once, in order. The contract is in log.h. */
-#include "log.h"
+#include "checkpoint.h"
 
 #include "msg.h"
 #include "pipeline.h"
@@ -181,6 +181,16 @@ static void *item_make(void *ctx, size_t i)
 
 enum { THE_END = 1 };
 
+/* What is missing was deleted if there is a checkpoint at or beyond it: it was stored after the one
+ * that we began with. -ENOENT then: start over. */
+static int was_deleted(struct replay *rp)
+{
+    uint64_t newest;
+    int r = checkpoint_newest(rp->log, &newest, rp->patience_ms);
+
+    return r < 0 ? r : newest >= rp->expect ? -ENOENT : 0;
+}
+
 /* The number expected cannot be missing. But a listing is not of one instant: it may have been put
  * behind the listing's back by a writer who went on meanwhile. Then the end is here, for now. */
 static int look_again(struct replay *rp)
@@ -189,7 +199,7 @@ static int look_again(struct replay *rp)
     struct header there;
     int r = log_read(rp->log, rp->expect, &there, &entries, rp->patience_ms);
 
-    if (r == -ENOENT)
+    if (r == -ENOENT && (r = was_deleted(rp)) == 0)
         return msg_error(-EBADMSG,
                          "%s: log/%016" PRIx64 ": is missing, though the log went on after it; see "
                          "`s3vol check`",
