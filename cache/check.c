@@ -13,15 +13,60 @@
 #include <stdarg.h>
 #include <string.h>
 
+static void print_wrong(struct check *c, const char *text)
+{
+    (void)fprintf(c->report, "%s\n", text);
+    c->errors++;
+}
+
+static void hold_back(struct check *c, char *text)
+{
+    if (c->nheld == c->held_room) {
+        size_t room = MAX(2 * c->held_room, (size_t)64);
+        struct held_line *more = realloc(c->held, room * sizeof *more);
+        c->no_memory = c->no_memory || !more;
+        if (!more) {
+            free(text);
+            return;
+        }
+        c->held = more;
+        c->held_room = room;
+    }
+    c->held[c->nheld++] = (struct held_line){c->held_at, text};
+}
+
 void check_wrong(struct check *c, const char *fmt, ...)
 {
+    char *text = NULL;
     va_list ap;
 
     va_start(ap, fmt);
-    (void)vfprintf(c->report, fmt, ap);
+    if (vasprintf(&text, fmt, ap) < 0)
+        text = NULL;
     va_end(ap);
-    (void)fputc('\n', c->report);
-    c->errors++;
+    if (text && c->held_at) {
+        hold_back(c, text);
+        return;
+    }
+    c->no_memory = c->no_memory || !text;
+    if (text)
+        print_wrong(c, text);
+    free(text);
+}
+
+void check_print_held(struct check *c)
+{
+    for (size_t i = 0; i < c->nheld; i++) {
+        print_wrong(c, c->held[i].text);
+        free(c->held[i].text);
+    }
+    c->nheld = 0;
+}
+
+void check_drop_held(struct check *c, uint64_t after)
+{
+    while (c->nheld > 0 && c->held[c->nheld - 1].seq > after)
+        free(c->held[--c->nheld].text);
 }
 
 void check_wrong_blocks(struct check *c, uint64_t seq, const char *why, uint64_t block,
@@ -161,7 +206,9 @@ static int check_all(struct check *c)
         r = check_checkpoints(c);
     if (r == 0)
         r = check_log(c);
-    return r == 0 ? check_map(c) : r;
+    if (r == 0)
+        r = check_map(c);
+    return r == 0 && c->no_memory ? -ENOMEM : r;
 }
 
 /* ------------------------------------------------------------------ the superblock */
@@ -219,5 +266,7 @@ int volume_check(struct store *store, FILE *report, uint64_t *ret_errors)
     scratch_free(c.scratch);
     free(c.seqs);
     free(c.bad);
+    check_drop_held(&c, 0);
+    free(c.held);
     return r;
 }

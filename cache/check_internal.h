@@ -22,6 +22,12 @@ struct bad_object {
     uint64_t block, end; /* a run of blocks in it, to be told; none if equal */
 };
 
+/* A line about an object of the log, held back: a claim to come may say that it was given up. */
+struct held_line {
+    uint64_t seq;
+    char *text; /* malloc'ed */
+};
+
 struct check {
     struct store *store;
     struct superblock sb;
@@ -37,14 +43,25 @@ struct check {
     struct log_position map; /* what the map is as of */
     bool whole;              /* that is the log's end */
     uint64_t checkpoint;     /* the newest one's number; 0: there is none */
+    uint64_t root;           /* the newest good one's number; 0: there is none */
     uint64_t needed_from;    /* before it segments are needed only if the map says so */
     uint64_t claim;          /* of the attachment that stored the newest good checkpoint; 0: none */
 
     uint64_t objects, left_over, frames, strangers;
+
+    uint64_t
+        held_at; /* lines are about the object of this number, and held back; 0: they are not */
+    struct held_line *held; /* ascending */
+    size_t nheld, held_room;
+    bool no_memory;
 };
 
 /* Prints a line: an error. */
 void check_wrong(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Prints the lines that are held back, or forgets those about numbers beyond `after`. */
+void check_print_held(struct check *c);
+void check_drop_held(struct check *c, uint64_t after);
 
 /* "log/…: why: blocks 7 to 9"; with a note behind it, or "". */
 void check_wrong_blocks(struct check *c, uint64_t seq, const char *why, uint64_t block,

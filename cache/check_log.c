@@ -31,6 +31,7 @@ struct walk {
     bool blind;             /* the one before could not be read: it may have led anywhere */
     struct header claim;    /* the newest; its kind is 0 if it is not known */
     uint64_t missing_claim; /* the last one that was told of */
+    uint64_t given_up_to;   /* what is left over up to here was counted */
 };
 
 /* ------------------------------------------------------------------ reading one */
@@ -239,6 +240,31 @@ static void check_gap(struct walk *w, const struct header *h)
     }
 }
 
+/* What is between the last whole commit and the claim behind it never was, once a checkpoint says
+ * that this claim was the log's: a commit that was not finished, or what a repair gave up. */
+static void give_up(struct walk *w, size_t i, const struct header *claim)
+{
+    struct check *c = w->c;
+
+    if (claim->seq >= c->needed_from)
+        return;
+    check_drop_held(c, claim->first);
+    for (size_t n = 0; n < c->nbad; n++)
+        if (c->bad[n].seq > claim->first && c->bad[n].seq < claim->seq)
+            c->bad[n].told = true;
+    for (uint64_t from = MAX(claim->first, w->given_up_to); i > 0 && c->seqs[i - 1] > from; i--)
+        c->left_over++;
+    w->given_up_to = claim->seq;
+}
+
+/* A claim jumped over it, or the newest checkpoint does: nobody will ever read it. */
+static bool is_jumped_over(const struct walk *w, uint64_t seq)
+{
+    const struct check *c = w->c;
+
+    return seq < w->expect || (c->root && seq > c->root && seq < c->needed_from);
+}
+
 static int use_object(void *ctx, size_t i, void *item)
 {
     struct walk *w = ctx;
@@ -247,10 +273,12 @@ static int use_object(void *ctx, size_t i, void *item)
     uint64_t seq = c->seqs[i], needed = MAX(w->expect, c->needed_from);
 
     c->objects++;
-    if (seq < w->expect) { /* a claim jumped over it: nobody will ever read it */
+    if (is_jumped_over(w, seq)) {
         c->left_over++;
+        w->given_up_to = seq;
         return 0;
     }
+    c->held_at = seq;
     if (seq > needed && !w->gap && !w->blind)
         w->gap = needed;
     w->expect = seq + 1;
@@ -263,8 +291,10 @@ static int use_object(void *ctx, size_t i, void *item)
     }
     check_gap(w, &res->header);
     check_attachment(w, &res->header);
-    if (res->header.kind == HEADER_CLAIM)
+    if (res->header.kind == HEADER_CLAIM) {
+        give_up(w, i, &res->header);
         w->expect = res->header.next;
+    }
     tell_of_body(c, res);
     return 0;
 }
@@ -275,6 +305,8 @@ int check_log(struct check *c)
     struct walk w = {.c = c, .expect = 1};
 
     int r = pipeline_run(c->nseqs, &ops, &w);
+    c->held_at = 0;
+    check_print_held(c);
     if (r == 0 && c->claim)
         check_claim(&w, c->claim);
     return r;

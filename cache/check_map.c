@@ -152,7 +152,8 @@ static int check_root(struct check *c, const struct listing *parts, const struct
     }
     for (size_t i = 0; i < list.nparts && r == 0; i++)
         r = check_part(c, parts, &list, i, &h, newest);
-    if (r == 0 && !c->needed_from) {
+    if (r == 0 && !c->root) {
+        c->root = h.seq;
         c->needed_from = h.next;
         c->claim = h.claim;
     }
@@ -167,7 +168,8 @@ int check_checkpoints(struct check *c)
 
     if (r == 0)
         r = store_list(c->store, "part/", "", add_part, &parts, CHECK_PATIENCE_MS);
-    for (size_t i = roots.n; i > 0 && r == 0; i--)
+    /* one as of its own claim begins anew: what is older was given up with it */
+    for (size_t i = roots.n; i > 0 && r == 0 && (!c->root || c->claim != c->root); i--)
         r = check_root(c, &parts, &roots.items[i - 1], i == roots.n);
     free(roots.items);
     free(parts.items);

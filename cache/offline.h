@@ -24,6 +24,28 @@ int volume_info(struct store *store, struct volume_info *ret_info);
  * a summary. *ret_errors counts the lines. Fails only if it could not look. */
 int volume_check(struct store *store, FILE *report, uint64_t *ret_errors);
 
+/* What a repair does, or did. */
+struct volume_repair {
+    bool needed;         /* the volume cannot be attached as it is */
+    bool roots_damaged;  /* the newest checkpoint is, or one of its parts */
+    bool log_broken;     /* behind `seq` an object is damaged or missing: */
+    uint64_t checkpoint; /* the newest good one; 0: none, the log from its beginning */
+    uint64_t seq;        /* the volume goes back to this number: the end of a commit, or a claim */
+    uint64_t wall_ms;    /* when that was made, by its maker's clock; 0: nobody knows */
+    uint64_t size_bytes; /* of the volume then */
+    uint64_t commits_lost, segments_lost; /* good objects behind it, which are given up */
+    uint64_t damaged;                     /* objects behind it that cannot be read */
+};
+/* 0: do it. */
+typedef int volume_repair_fn(void *ctx, const struct volume_repair *plan);
+
+/* Makes a volume that cannot be attached any more attachable, as of the newest instant that can be
+ * read: asks `agree` before anything is changed (again only if it comes out older), fences every
+ * writer, and stores a checkpoint. Nothing is overwritten or deleted. Damaged frames stay as they
+ * are. Fails with one line printed, but for what `agree` returned. */
+int volume_repair(struct store *store, volume_repair_fn *agree, void *ctx,
+                  struct volume_repair *ret_repair);
+
 /* Deletes all objects of the volume, the superblock first: from then on nobody can attach. */
 int volume_delete(struct store *store);
 

@@ -44,7 +44,9 @@ static const struct command table[] = {
      "Deletes the volume and all that it has in the store. This cannot be undone.",
      1, 1, true, command_delete},
     {"check", COMMAND_CHECK, "[OPTIONS] URL", "verify everything, say what is wrong",
-     "Reads all that the volume has in the store and verifies it.",
+     "Reads all that the volume has in the store and verifies it. A volume that cannot\n"
+     "be mounted any more goes back, with --repair, to the newest instant that can be\n"
+     "read. What came after that is given up; damaged blocks stay I/O errors.",
      1, 1, true, command_check},
     {"help", COMMAND_HELP, "[COMMAND]", "this list, or what a command does",
      "Tells what the commands are, or what one of them does.",

@@ -72,7 +72,10 @@ static const struct option table[] = {
      "do not wait for uploads: what is not in the bucket stays in this machine's cache, and goes "
      "on its way at the next mount here"},
     {"json", 0, FLAG, COMMAND_STATUS, AT(json), NULL, 0, 0, 0, "one JSON object, for programs"},
-    {"force", 0, FLAG, COMMAND_DELETE, AT(force), NULL, 0, 0, 0, "do not ask"},
+    {"repair", 0, FLAG, COMMAND_CHECK, AT(repair), NULL, 0, 0, 0,
+     "if the volume cannot be mounted as it is: make it what it was at the newest instant that can "
+     "be read; says which that is, and asks"},
+    {"force", 0, FLAG, COMMAND_DELETE | COMMAND_CHECK, AT(force), NULL, 0, 0, 0, "do not ask"},
 
     {"endpoint", 0, TEXT, URL_COMMANDS, AT(store.endpoint), "URL", 0, 0, 0,
      "S3 server, for example http://127.0.0.1:8000; $AWS_ENDPOINT_URL_S3, $AWS_ENDPOINT_URL"},

@@ -35,6 +35,7 @@ struct options {
     bool direct_io; /* mount */
     bool json;
     bool keep_local;
+    bool repair; /* check */
     bool force;
     uint64_t offset, length; /* defrag */
     bool help;

@@ -137,34 +137,33 @@ int log_describe_claim(struct log *log, uint64_t claim, char *buf, size_t size_b
                  : 0;
 }
 
-int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
-              const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms)
+/* Stores a claim of our nonce and epoch at `seq`, if that is free: the log goes on at `next`. */
+static int put_claim(struct log *log, const struct log_position *pos, uint64_t seq, uint64_t next,
+                     const char *who, int64_t patience_ms)
 {
     uint8_t buf[HEADER_BYTES + LOG_WHO_BYTES_MAX];
     char key[STORE_KEY_MAX], by[320];
     struct header h = {
         .kind = HEADER_CLAIM,
-        .seq = missing,
+        .seq = seq,
         .size_blocks = pos->size_blocks,
         .first = pos->seq,
-        .next = missing + LOG_WINDOW + 1,
+        .next = next,
         .body_bytes = (uint32_t)MIN(strlen(who), (size_t)LOG_WHO_BYTES_MAX),
     };
     bool ours = true;
     int r;
 
-    log->epoch = pos->epoch + 1;
-    log->claim = missing;
-    memcpy(log->nonce, claim_nonce, UUID_BYTES);
+    log->claim = seq;
     log_describe(log, &h);
     h.object_bytes = HEADER_BYTES + h.body_bytes;
     memcpy(buf + HEADER_BYTES, who, h.body_bytes);
     header_encode(&h, buf + HEADER_BYTES, buf);
-    log_key(missing, key);
+    log_key(seq, key);
     r = store_put(log->store, key, buf, h.object_bytes, put_flags(log), patience_ms);
     if (r == -EEXIST) {
         struct header there;
-        r = who_is_there(log, missing, claim_nonce, patience_ms, &ours, &there, by, sizeof by);
+        r = who_is_there(log, seq, log->nonce, patience_ms, &ours, &there, by, sizeof by);
         if (r == 0 && !ours)
             r = there.kind == HEADER_SEGMENT
                     ? -EAGAIN
@@ -172,14 +171,43 @@ int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
                                 "%s: attached at this moment by %s; only one can, try again",
                                 store_url(log->store), by);
     }
-    if (r < 0)
-        return r;
-    pos->seq = pos->claim = missing;
-    pos->next = log->next = h.next;
+    return r;
+}
+
+static void begin_epoch(struct log *log, struct log_position *pos, uint64_t next)
+{
+    pos->seq = pos->claim = log->claim;
+    pos->next = log->next = next;
     pos->epoch = log->epoch;
-    memcpy(pos->nonce, claim_nonce, UUID_BYTES);
-    log->acknowledged = h.next - 1;
-    return 0;
+    memcpy(pos->nonce, log->nonce, UUID_BYTES);
+    log->acknowledged = next - 1;
+}
+
+int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
+              const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms)
+{
+    uint64_t next = missing + LOG_WINDOW + 1;
+
+    log->epoch = pos->epoch + 1;
+    memcpy(log->nonce, claim_nonce, UUID_BYTES);
+    int r = put_claim(log, pos, missing, next, who, patience_ms);
+    if (r == 0)
+        begin_epoch(log, pos, next);
+    return r;
+}
+
+int log_fence(struct log *log, struct log_position *pos, const uint64_t *fences, size_t nfences,
+              const char *who, int64_t patience_ms)
+{
+    uint64_t next = fences[nfences - 1] + LOG_WINDOW + 1;
+    int r = random_bytes(log->nonce, UUID_BYTES);
+
+    log->epoch = pos->epoch + 1;
+    for (size_t i = 0; i < nfences && r == 0; i++)
+        r = put_claim(log, pos, fences[i], next, who, patience_ms);
+    if (r == 0)
+        begin_epoch(log, pos, next);
+    return r;
 }
 
 uint64_t log_reserve(struct log *log, unsigned n)

@@ -79,6 +79,13 @@ int log_describe_claim(struct log *log, uint64_t claim, char *buf, size_t size_b
 int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
               const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms);
 
+/* The same for a log that has been damaged, where more than one number may be the one that an older
+ * writer lacks: claims each of them, `fences` (ascending, `nfences` of them at least 1), with the
+ * log going on behind the last one, which becomes *pos. -EAGAIN: somebody's object appeared at one
+ * of them; those before it are claimed. */
+int log_fence(struct log *log, struct log_position *pos, const uint64_t *fences, size_t nfences,
+              const char *who, int64_t patience_ms);
+
 /* --- after log_claim() --- */
 
 /* Takes the next `n` numbers for one commit; the first is returned. Caller: one thread. */
