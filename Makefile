@@ -80,6 +80,7 @@ $(B)/tests/unit/test_workers: $(B)/fuse/workers.o
 NTHWRAP := pread64 pwrite64 fdatasync fsync fallocate64 ftruncate64 open64 unlink mkdir flock \
     malloc calloc realloc aligned_alloc pthread_create
 $(B)/tests/unit/test_volume_nth: $(SMALL)
+$(B)/tests/unit/test_repair: $(SMALL)
 $(B)/tests/unit/test_volume_nth: LDFLAGS += $(NTHWRAP:%=-Wl,--wrap=%)
 $(S3D): $(call src,tests/s3d) $(B)/store.a
 # libFuzzer has a main of its own.
