@@ -6,6 +6,7 @@
 #include "check_internal.h"
 #include "offline.h"
 
+#include "../store/msg.h"
 #include "../store/scope.h"
 #include "catchup.h"
 
@@ -245,6 +246,20 @@ static int check_superblock(struct check *c, bool *ret_good)
     return r;
 }
 
+/* Errors while somebody reclaims space may be none: what was missing may have been let go. */
+static int check_again(struct check *c)
+{
+    uint64_t newest;
+    int r = checkpoint_newest(c->scratch->log, &newest, CHECK_PATIENCE_MS);
+
+    if (r < 0 || newest <= c->checkpoint)
+        return r;
+    return msg_error(-EAGAIN,
+                     "%s: space was reclaimed while it was being checked; check it again, or "
+                     "unmount it first",
+                     store_url(c->store));
+}
+
 int volume_check(struct store *store, FILE *report, uint64_t *ret_errors)
 {
     struct check c = {.store = store, .report = report};
@@ -253,6 +268,8 @@ int volume_check(struct store *store, FILE *report, uint64_t *ret_errors)
 
     if (r == 0 && good) {
         r = check_all(&c);
+        if (r == 0 && c.errors > 0)
+            r = check_again(&c);
         if (r == 0 && c.objects > 0 && c.strangers == c.objects)
             check_wrong(&c, "volume: the superblock is of another volume than everything else");
         if (r == 0)

@@ -216,6 +216,7 @@ static void check_attachment(struct walk *w, const struct header *h)
     if (h->kind == HEADER_CLAIM)
         w->claim = *h;
     else if (check_claim(w, h->claim) && w->claim.kind && !w->gap &&
+             h->seq >= w->c->needed_from && /* before it claims may lack what followed them */
              (w->claim.epoch != h->epoch || w->claim.seq != h->claim ||
               memcmp(w->claim.nonce, h->nonce, UUID_BYTES) != 0))
         check_wrong(w->c, "log/%016" PRIx64 ": of another attachment than the claim before it",
@@ -257,12 +258,17 @@ static void give_up(struct walk *w, size_t i, const struct header *claim)
     w->given_up_to = claim->seq;
 }
 
-/* A claim jumped over it, or the newest checkpoint does: nobody will ever read it. */
+/* A claim jumped over it, or the newest checkpoint does: nobody will ever read it. But a claim that
+ * was given up, because what looked missing had been reclaimed, jumps over nothing. */
 static bool is_jumped_over(const struct walk *w, uint64_t seq)
 {
     const struct check *c = w->c;
+    bool jumped = seq < w->expect || (c->root && seq > c->root && seq < c->needed_from);
+    bool needed = false;
 
-    return seq < w->expect || (c->root && seq > c->root && seq < c->needed_from);
+    if (jumped && index_knows_segment(c->scratch->index, seq, &needed) < 0)
+        return false;
+    return jumped && !needed;
 }
 
 static int use_object(void *ctx, size_t i, void *item)
@@ -281,7 +287,7 @@ static int use_object(void *ctx, size_t i, void *item)
     c->held_at = seq;
     if (seq > needed && !w->gap && !w->blind)
         w->gap = needed;
-    w->expect = seq + 1;
+    w->expect = MAX(w->expect, seq + 1);
     w->blind = res->error != 0;
     if (res->error == -ENOENT)
         return 0; /* deleted meanwhile */

@@ -155,8 +155,11 @@ static int find_instant(struct repair *rp)
         return r;
     tell_time_of_root(rp);
     r = log_replay(rp->scratch->log, &rp->pos, apply, rp, REPAIR_PATIENCE_MS, &missing);
-    if (r == -ENOENT)
-        return -EAGAIN; /* deleted since it was listed: somebody works on it */
+    if (r == -ENOENT) { /* a root let it go: a damaged one that we know, or somebody works on it */
+        uint64_t newest;
+        r = checkpoint_newest(rp->scratch->log, &newest, REPAIR_PATIENCE_MS);
+        r = r < 0 ? r : newest > rp->newest_root ? -EAGAIN : -EBADMSG;
+    }
     if (r < 0 && (rp->apply_failed || !is_damage(r)))
         return r;
     rp->plan.log_broken = r < 0;
