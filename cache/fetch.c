@@ -318,7 +318,6 @@ struct receiving {
     size_t have;         /* of the first wish's frame, in `stored` */
     bool damaged;        /* … and its checksum did not match */
     uint8_t *stored, *raw;
-    bool touched; /* all of this memory was */
 };
 
 /* The first frame is complete. It may hold several wishes: what is left around an overwritten
@@ -456,32 +455,12 @@ static void run(struct receiving *rx)
     }
 }
 
-static void touch(struct receiving *rx)
+/* *ret_end: the volume is being closed; nobody waits for this. */
+static struct download *next_download(struct volume *v, bool *ret_end)
 {
-    memset(rx->stored, 0, CHUNK_BYTES);
-    memset(rx->raw, 0, CHUNK_BYTES);
-    framer_touch(rx->framer);
-    rx->touched = true;
-}
-
-/* *ret_end: the volume is being closed; nobody waits for this. Before the first one the memory is
- * touched: that may take until something is written that waits for this very download, and then
- * another downloader, which has done it, takes it. */
-static struct download *next_download(struct receiving *rx, bool *ret_end)
-{
-    struct volume *v = rx->v;
-
     scope_lock(&v->chunks.lock);
-    for (;;) {
-        while (!v->stopping && !v->downloads_first)
-            pthread_cond_wait(&v->fetch_wanted, &v->chunks.lock);
-        if (v->stopping || rx->touched)
-            break;
-        pthread_cond_signal(&v->fetch_wanted); /* in our place */
-        pthread_mutex_unlock(&v->chunks.lock);
-        touch(rx);
-        pthread_mutex_lock(&v->chunks.lock);
-    }
+    while (!v->stopping && !v->downloads_first)
+        pthread_cond_wait(&v->fetch_wanted, &v->chunks.lock);
     struct download *d = v->downloads_first;
     *ret_end = v->stopping;
     if (d) {
@@ -503,11 +482,7 @@ void *volume_downloader(void *arg)
     rx.stored = aligned_alloc(BLOCK_BYTES, CHUNK_BYTES);
     rx.raw = aligned_alloc(BLOCK_BYTES, CHUNK_BYTES);
     int r = rx.stored && rx.raw ? framer_new(&rx.framer) : -ENOMEM;
-    rx.touched = r < 0; /* there is nothing to touch */
-    if (r == 0 && volume_is_first(v, &v->downloaders))
-        touch(&rx);
-    volume_thread_ready(v);
-    while ((d = next_download(&rx, &end)) != NULL) {
+    while ((d = next_download(v, &end)) != NULL) {
         rx.wishes = d->wishes;
         free(d);
         if (r == 0 && !end)

@@ -8,15 +8,13 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Memory for sums comes in small pieces: what is written waits for it. */
-enum { SUMS_SLOTS = 1024, SUMS_PIECES = 1024, SUMS_GROUPS = 4096 };
+enum { SUMS_FIRST = 1024, SUMS_PARTS = 23 };
 
 struct slots {
     int fd;
     bool direct;
-    uint64_t reserved;            /* slots that have room for sums */
-    uint32_t **sums[SUMS_GROUPS]; /* of SUMS_PIECES pieces for SUMS_SLOTS slots each: what is there
-                                     never moves */
+    uint32_t *sums[SUMS_PARTS]; /* of SUMS_FIRST slots, of twice as many, and so on: what is there
+                                   never moves */
 };
 
 static pthread_key_t bounce_key;
@@ -83,11 +81,8 @@ void slots_close(struct slots *s)
     if (!s)
         return;
     close(s->fd);
-    for (unsigned i = 0; i < SUMS_GROUPS && s->sums[i]; i++) {
-        for (unsigned j = 0; j < SUMS_PIECES; j++)
-            free(s->sums[i][j]);
+    for (unsigned i = 0; i < SUMS_PARTS; i++)
         free(s->sums[i]);
-    }
     free(s);
 }
 
@@ -98,20 +93,18 @@ bool slots_direct(const struct slots *s)
 
 /* ------------------------------------------------------------------ sums */
 
+static unsigned part_of(uint32_t slot)
+{
+    return 31 - (unsigned)__builtin_clz(slot / SUMS_FIRST + 1);
+}
+
 int slots_reserve(struct slots *s, uint32_t slot)
 {
-    while (s->reserved <= slot) {
-        uint64_t piece = s->reserved / SUMS_SLOTS;
-        uint32_t ***group = &s->sums[piece / SUMS_PIECES];
-        if (!*group)
-            *group = calloc(SUMS_PIECES, sizeof **group);
-        if (!*group)
+    for (unsigned part = 0; part <= part_of(slot); part++) {
+        if (!s->sums[part])
+            s->sums[part] = calloc((size_t)SUMS_FIRST << part, CHUNK_BLOCKS * sizeof(uint32_t));
+        if (!s->sums[part])
             return -ENOMEM;
-        uint32_t *sums = calloc(SUMS_SLOTS, CHUNK_BLOCKS * sizeof *sums);
-        if (!sums)
-            return -ENOMEM;
-        (*group)[piece % SUMS_PIECES] = sums;
-        s->reserved += SUMS_SLOTS;
     }
     return 0;
 }
@@ -119,11 +112,10 @@ int slots_reserve(struct slots *s, uint32_t slot)
 /* NULL if nothing was reserved for it. */
 static uint32_t *sums_of(const struct slots *s, uint32_t slot)
 {
-    uint32_t piece = slot / SUMS_SLOTS;
-    uint32_t **group = s->sums[piece / SUMS_PIECES];
-    uint32_t *sums = group ? group[piece % SUMS_PIECES] : NULL;
+    unsigned part = part_of(slot);
+    uint32_t first = ((UINT32_C(1) << part) - 1) * SUMS_FIRST;
 
-    return sums ? sums + (size_t)(slot % SUMS_SLOTS) * CHUNK_BLOCKS : NULL;
+    return s->sums[part] ? s->sums[part] + (size_t)(slot - first) * CHUNK_BLOCKS : NULL;
 }
 
 const uint32_t *slots_sums(const struct slots *s, uint32_t slot)

@@ -12,7 +12,6 @@ struct packer {
     struct framer *framer;
     uint8_t *buf;   /* a whole segment */
     uint8_t *chunk; /* the blocks of one chunk, each at its place */
-    bool touched;   /* all of this memory was */
 };
 
 enum {
@@ -163,33 +162,14 @@ static void upload(struct packer *p, struct commit *c, unsigned number)
     }
 }
 
-static void touch(struct packer *p)
+/* The next segment of the commit being packed; NULL: stop. */
+static struct commit *next_segment(struct volume *v, unsigned *ret_number)
 {
-    memset(p->buf, 0, BUF_BYTES);
-    memset(p->chunk, 0, CHUNK_BYTES);
-    framer_touch(p->framer);
-    p->touched = true;
-}
-
-/* The next segment of the commit being packed; NULL: stop. Whose memory was never used touches it
- * first: that may take until something is written that waits for this very commit, and then
- * another uploader, which has done it, packs. */
-static struct commit *next_segment(struct packer *p, unsigned *ret_number)
-{
-    struct volume *v = p->v;
-
     scope_lock(&v->chunks.lock);
-    for (;;) {
-        while (!v->stopping && (!v->packing || v->packing->taken == v->packing->nsegments))
-            pthread_cond_wait(&v->pack_wanted, &v->chunks.lock);
-        if (v->stopping)
-            return NULL;
-        if (p->touched)
-            break;
-        pthread_mutex_unlock(&v->chunks.lock);
-        touch(p);
-        pthread_mutex_lock(&v->chunks.lock);
-    }
+    while (!v->stopping && (!v->packing || v->packing->taken == v->packing->nsegments))
+        pthread_cond_wait(&v->pack_wanted, &v->chunks.lock);
+    if (v->stopping)
+        return NULL;
     *ret_number = v->packing->taken++;
     return v->packing;
 }
@@ -202,17 +182,16 @@ void *volume_uploader(void *arg)
 
     p.buf = aligned_alloc(BLOCK_BYTES, ROUND_UP(BUF_BYTES, BLOCK_BYTES));
     p.chunk = aligned_alloc(BLOCK_BYTES, CHUNK_BYTES);
-    bool fine = p.buf && p.chunk && framer_new(&p.framer) == 0;
-    if (fine && volume_is_first(p.v, &p.v->uploaders))
-        touch(&p); /* now, and not when memory is short */
-    volume_thread_ready(p.v);
-    if (!fine) {
+    if (!p.buf || !p.chunk || framer_new(&p.framer) < 0) {
         scope_lock(&p.v->chunks.lock);
         msg_error(0, "%s: no memory for an uploader", p.v->dir);
         volume_fail(p.v, VOLUME_FAILED);
+    } else {
+        memset(p.buf, 0, BUF_BYTES); /* now, and not when memory is short */
+        memset(p.chunk, 0, CHUNK_BYTES);
+        while ((c = next_segment(p.v, &number)) != NULL)
+            upload(&p, c, number);
     }
-    while (fine && (c = next_segment(&p, &number)) != NULL)
-        upload(&p, c, number);
     framer_free(p.framer);
     free(p.buf);
     free(p.chunk);

@@ -83,26 +83,6 @@ static int start_thread(struct volume *v, void *(*main)(void *))
     return -r;
 }
 
-bool volume_is_first(struct volume *v, unsigned *count)
-{
-    scope_lock(&v->chunks.lock);
-    return (*count)++ == 0;
-}
-
-void volume_thread_ready(struct volume *v)
-{
-    scope_lock(&v->chunks.lock);
-    v->ready++;
-    chunks_changed(&v->chunks);
-}
-
-static void wait_for_ready(struct volume *v, unsigned n)
-{
-    scope_lock(&v->chunks.lock);
-    while (v->ready < n)
-        chunks_wait(&v->chunks);
-}
-
 static int start_threads(struct volume *v)
 {
     int r = 0;
@@ -114,7 +94,6 @@ static int start_threads(struct volume *v)
         r = start_thread(v, volume_downloader);
     for (unsigned i = 0; i < v->cfg.uploads && r == 0; i++)
         r = start_thread(v, volume_uploader);
-    wait_for_ready(v, v->nthreads);
     if (r == 0)
         r = start_thread(v, volume_checkpointer);
     if (r == 0)

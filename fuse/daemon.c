@@ -4,10 +4,7 @@
 #include "../store/scope.h"
 
 #include <fcntl.h>
-#include <limits.h>
 #include <malloc.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -30,12 +27,9 @@ enum {
 #else
     STACK_BYTES = 64 << 10,
 #endif
-    PAGE = 4096,
     HEAP_LARGEST_BYTES = 32 << 20, /* what is larger is mapped on its own, and not kept */
-    HEAP_SPAN_BYTES = 256 << 20,   /* addresses only: within it no growth asks the system */
-    HEAP_WRITES_BYTES = 16 << 20,  /* touched at first: what waiting writes may take (image.c) */
-    HEAP_RESERVE_BYTES = 8 << 20,  /* always touched beyond what was ever used */
-    TEND_REQUESTS = 64,
+    HEAP_RESERVE_BYTES = 4 << 20,
+    HEAP_KEEP_BYTES = 64 << 20, /* given back to the system only beyond this */
 };
 
 /* One heap, in one piece, for all but the largest: what has been freed stays for the next. */
@@ -44,65 +38,13 @@ static void prepare_heap(void)
 #ifdef M_ARENA_MAX
     mallopt(M_ARENA_MAX, 1);
     mallopt(M_MMAP_THRESHOLD, HEAP_LARGEST_BYTES);
-    mallopt(M_TRIM_THRESHOLD, INT_MAX);
-    mallopt(M_TOP_PAD, HEAP_SPAN_BYTES);
+    mallopt(M_TRIM_THRESHOLD, HEAP_KEEP_BYTES);
+    mallopt(M_TOP_PAD, 1 << 20);
 #endif
 }
 
-/* ---------------------------------------------------------------------------- memory ahead */
-
-static struct {
-    pthread_mutex_t lock; /* guards `wanted` */
-    pthread_cond_t changed;
-    bool wanted;
-    atomic_uint requests;
-    char *touched; /* the heap below this is resident; the thread's own once it runs */
-} ahead = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
-
-/* Touches the heap up to so many bytes beyond what was ever used. Its pages may be handed out at
- * the same time: so the bytes are written as they are. */
-static void touch_heap(size_t bytes)
-{
-#if defined(M_ARENA_MAX) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-    char *end = sbrk(0), *to;
-    size_t unused = mallinfo2().keepcost;
-
-    to = end - unused + MIN(unused, bytes);
-    if (!ahead.touched)
-        ahead.touched = end - unused;
-    for (; ahead.touched < to; ahead.touched += PAGE)
-        __atomic_fetch_or(ahead.touched, 0, __ATOMIC_RELAXED);
-#else
-    (void)bytes;
-#endif
-}
-
-/* The only thread that waits when the heap grows: nobody waits for it. */
-static void *run_ahead(void *arg)
-{
-    (void)arg;
-    for (;;) {
-        pthread_mutex_lock(&ahead.lock);
-        while (!ahead.wanted)
-            pthread_cond_wait(&ahead.changed, &ahead.lock);
-        ahead.wanted = false;
-        pthread_mutex_unlock(&ahead.lock);
-        touch_heap(HEAP_RESERVE_BYTES);
-    }
-    return NULL;
-}
-
-void daemon_tend_memory(void)
-{
-    if (atomic_fetch_add_explicit(&ahead.requests, 1, memory_order_relaxed) % TEND_REQUESTS)
-        return;
-    scope_lock(&ahead.lock);
-    ahead.wanted = true;
-    pthread_cond_signal(&ahead.changed);
-}
-
-/* The pages of all stacks, and heap for later: when they are needed it might be our own work that
- * memory waits for. */
+/* The pages of all stacks, and of some heap for later: when they are needed it might be our own
+ * work that memory waits for. */
 static void touch_memory(void)
 {
     FILE *maps = fopen("/proc/self/maps", "re");
@@ -116,7 +58,10 @@ static void touch_memory(void)
             msg_debug("memory at %lx: %s", from, strerror(errno));
     if (maps)
         fclose(maps);
-    touch_heap(HEAP_WRITES_BYTES + HEAP_RESERVE_BYTES);
+    char *reserve = malloc(HEAP_RESERVE_BYTES);
+    for (size_t i = 0; reserve && i < HEAP_RESERVE_BYTES; i += 4096)
+        ((volatile char *)reserve)[i] = 1;
+    free(reserve);
 }
 
 void daemon_prepare(void)
@@ -141,10 +86,7 @@ void daemon_prepare(void)
 void daemon_lock_memory(void)
 {
     struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
-    pthread_t thread;
 
-    if (pthread_create(&thread, NULL, run_ahead, NULL) == 0)
-        pthread_detach(thread); /* it has nothing that must be ended */
     touch_memory();
     if (geteuid() == 0)
         (void)setrlimit(RLIMIT_MEMLOCK, &all);

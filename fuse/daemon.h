@@ -12,10 +12,6 @@ void daemon_prepare(void);
  */
 void daemon_lock_memory(void);
 
-/* After each request: lets memory be touched ahead of its use, by a thread that nobody waits for.
- */
-void daemon_tend_memory(void);
-
 /* Leaves the terminal: a session of its own, no working directory, messages to syslog. */
 void daemon_background(void);
 

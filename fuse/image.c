@@ -18,7 +18,7 @@ enum {
     LONG_WORK_THREADS = 4,
     WAITING_MAX = 1024,
     /* Bytes of writes that wait: beyond, receiving waits too, cached reads included. */
-    WRITE_BYTES_MAX = 16 << 20,
+    WRITE_BYTES_MAX = 32 << 20,
 };
 
 static const char IMAGE_NAME[] = "image";

@@ -3,7 +3,6 @@
 #include "../store/clock.h"
 #include "../store/msg.h"
 #include "../store/scope.h"
-#include "daemon.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -123,7 +122,6 @@ static void receive(struct receiver *r)
         r->in = (const void *)r->request;
         fuse_session_process_buf(s->fuse, &(struct fuse_buf){.mem = r->request, .size = (size_t)n});
         r->in = NULL;
-        daemon_tend_memory();
     }
 }
 

@@ -11,15 +11,12 @@ need_fs ext4
 
 if [ -d /sys/fs/cgroup/memory ]; then # version 1
     # In version 1 whoever allocates may wait for the group's pages to be written, also the daemon that
-    # is to write them, unless the kernel knows it as such (PR_SET_IO_FLUSHER): fuse/DESIGN.md. Memory that
-    # is touched ahead makes that rare, not impossible.
+    # is to write them, unless the kernel knows it as such (PR_SET_IO_FLUSHER): fuse/DESIGN.md.
     capabilities=$(awk '/CapEff/ { print $2 }' /proc/self/status)
     ((0x$capabilities >> 24 & 1)) || skip "needs CAP_SYS_RESOURCE, which root does not have here, or cgroups of version 2"
-    here=/sys/fs/cgroup/memory$(sed -n 's/^[0-9]*:memory://p' /proc/self/cgroup) limit=memory.limit_in_bytes
-    group=/sys/fs/cgroup/memory/s3vol-test-$$-$RANDOM
+    group=/sys/fs/cgroup/memory/s3vol-test-$$-$RANDOM limit=memory.limit_in_bytes
 elif grep -qw memory /sys/fs/cgroup/cgroup.subtree_control 2>/dev/null; then
-    here=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup) limit=memory.max
-    group=/sys/fs/cgroup/s3vol-test-$$-$RANDOM
+    group=/sys/fs/cgroup/s3vol-test-$$-$RANDOM limit=memory.max
 else
     skip "no memory cgroups"
 fi
@@ -48,5 +45,5 @@ for dio in off on; do
     umount "$T/fs"
     detach_loop
     umount_volume
-    echo $$ >"$here/cgroup.procs"
+    echo $$ >"${group%/*}/cgroup.procs"
 done
