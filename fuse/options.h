@@ -23,6 +23,8 @@ enum command_bit {
     COMMAND_HELP = 1 << 8,
     COMMAND_GC = 1 << 9,
     COMMAND_DEFRAG = 1 << 10,
+    COMMAND_SNAPSHOT = 1 << 11,
+    COMMAND_CLONE = 1 << 12,
 };
 
 enum { OPTIONS_ARGS_MAX = 2 };
