@@ -80,7 +80,7 @@ static void serve(struct connection *c)
     int r = negotiate(&config, &c->stream, &session);
     if (r == 0) {
         msg_debug("%s: a client has come", session.export->name);
-        c->stream.patience_ms = -1;
+        stream_be_patient(&c->stream);
         transmit(&server->shared, &c->stream, &session);
         exports_release(server->config.exports, session.export);
     } else if (r != -ECONNABORTED && r != -ECONNRESET) {

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 /* ----------------------------------------------------------------------------- files */
@@ -47,6 +48,22 @@ void stream_init(struct stream *stream, int in, int out)
     do_not_block(in);
     if (out != in)
         do_not_block(out);
+}
+
+static bool is_socket(int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
+void stream_be_patient(struct stream *stream)
+{
+    stream->patience_ms = -1;
+    if (stream->ops != &file_ops || !is_socket(stream->in) || !is_socket(stream->out))
+        return;
+    (void)fcntl(stream->in, F_SETFL, fcntl(stream->in, F_GETFL) & ~O_NONBLOCK);
+    (void)fcntl(stream->out, F_SETFL, fcntl(stream->out, F_GETFL) & ~O_NONBLOCK);
 }
 
 /* ----------------------------------------------------------------------------- waiting */

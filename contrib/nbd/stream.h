@@ -25,7 +25,7 @@ struct stream_ops {
 
 struct stream {
     const struct stream_ops *ops;
-    int in, out;     /* files, not blocking; -1: nothing to wait for */
+    int in, out;     /* files, not blocking until patient; -1: nothing to wait for */
     void *layer;     /* whatever `ops` need */
     int patience_ms; /* how long to wait for the client from now on, in all; -1: forever */
     size_t begin, end;
@@ -35,6 +35,10 @@ struct stream {
 /* On the files `in` and `out`, which may be the same and are made non-blocking; they stay the
  * caller's. */
 void stream_init(struct stream *stream, int in, int out);
+
+/* From now on it may take forever. A plain socket then waits in the kernel, without a poll() for
+ * each part of a message; shutdown() ends that. */
+void stream_be_patient(struct stream *stream);
 
 /* All of `len` bytes. 0; -ECONNRESET when they end before that, -ETIMEDOUT when patience does, or
  * another negative errno. */

@@ -79,13 +79,15 @@ static void start_worker(struct conn *c)
 /* Whoever waits, or waits next, is the receiver. */
 static void pass_role(struct conn *c)
 {
+    bool more = stream_has_more(c->service.stream);
+
     if (c->waiting == 0)
         start_worker(c);
-    if (stream_has_more(c->service.stream))
+    pthread_mutex_unlock(&c->receive_lock); /* first, or who is woken would have to wait for it */
+    if (more)
         wake_one(c);
     else
         arm(c);
-    pthread_mutex_unlock(&c->receive_lock);
 }
 
 /* ----------------------------------------------------------------------------- workers */
