@@ -10,6 +10,7 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum {
     TRIES = 3,        /* for a frame that arrives damaged */
@@ -317,8 +318,8 @@ struct receiving {
     uint64_t at;         /* offset in the object of the byte that comes next */
     size_t have;         /* of the first wish's frame, in `stored` */
     bool damaged;        /* … and its checksum did not match */
-    uint8_t *stored, *raw;
-    bool touched; /* all of this memory was */
+    bool no_memory;
+    uint8_t *stored, *raw; /* NULL: never needed yet */
 };
 
 /* The first frame is complete. It may hold several wishes: what is left around an overwritten
@@ -456,17 +457,18 @@ static void run(struct receiving *rx)
     }
 }
 
-static void touch(struct receiving *rx)
+/* False: there is no memory. */
+static bool get_memory(struct receiving *rx)
 {
-    memset(rx->stored, 0, CHUNK_BYTES);
-    memset(rx->raw, 0, CHUNK_BYTES);
-    framer_touch(rx->framer);
-    rx->touched = true;
+    rx->stored = volume_map(2 * CHUNK_BYTES);
+    if (rx->stored)
+        rx->raw = rx->stored + CHUNK_BYTES;
+    return rx->stored != NULL;
 }
 
-/* *ret_end: the volume is being closed; nobody waits for this. Before the first one the memory is
- * touched: that may take until something is written that waits for this very download, and then
- * another downloader, which has done it, takes it. */
+/* *ret_end: the volume is being closed; nobody waits for this. Memory comes first: to have it may
+ * take until something is written that waits for this very download; then a downloader that has it
+ * takes it. Without any, what is taken fails. */
 static struct download *next_download(struct receiving *rx, bool *ret_end)
 {
     struct volume *v = rx->v;
@@ -475,11 +477,11 @@ static struct download *next_download(struct receiving *rx, bool *ret_end)
     for (;;) {
         while (!v->stopping && !v->downloads_first)
             pthread_cond_wait(&v->fetch_wanted, &v->chunks.lock);
-        if (v->stopping || rx->touched)
+        if (v->stopping || rx->stored || rx->no_memory)
             break;
         pthread_cond_signal(&v->fetch_wanted); /* in our place */
         pthread_mutex_unlock(&v->chunks.lock);
-        touch(rx);
+        rx->no_memory = !get_memory(rx);
         pthread_mutex_lock(&v->chunks.lock);
     }
     struct download *d = v->downloads_first;
@@ -500,26 +502,22 @@ void *volume_downloader(void *arg)
     struct download *d;
     bool end;
 
-    rx.stored = aligned_alloc(BLOCK_BYTES, CHUNK_BYTES);
-    rx.raw = aligned_alloc(BLOCK_BYTES, CHUNK_BYTES);
-    int r = rx.stored && rx.raw ? framer_new(&rx.framer) : -ENOMEM;
-    rx.touched = r < 0; /* there is nothing to touch */
-    if (r == 0 && volume_is_first(v, &v->downloaders))
-        touch(&rx);
-    volume_thread_ready(v);
+    rx.no_memory = framer_new(&rx.framer) < 0;
+    if (!rx.no_memory && volume_is_first(v, &v->has_downloader))
+        rx.no_memory = !get_memory(&rx);
     while ((d = next_download(&rx, &end)) != NULL) {
         rx.wishes = d->wishes;
         free(d);
-        if (r == 0 && !end)
+        if (!rx.no_memory && !end)
             run(&rx);
         while (rx.wishes)
-            fail_first_frame(&rx, end ? -ECANCELED : r);
+            fail_first_frame(&rx, end ? -ECANCELED : -ENOMEM);
         pthread_mutex_lock(&v->chunks.lock);
         v->downloading--;
         pthread_mutex_unlock(&v->chunks.lock);
     }
     framer_free(rx.framer);
-    free(rx.stored);
-    free(rx.raw);
+    if (rx.stored)
+        munmap(rx.stored, 2 * CHUNK_BYTES);
     return NULL;
 }

@@ -5,18 +5,19 @@
 #include "../store/scope.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 /* One uploader's memory. */
 struct packer {
     struct volume *v;
     struct framer *framer;
-    uint8_t *buf;   /* a whole segment */
+    uint8_t *buf;   /* a whole segment; NULL: never needed yet */
     uint8_t *chunk; /* the blocks of one chunk, each at its place */
-    bool touched;   /* all of this memory was */
 };
 
 enum {
     BUF_BYTES = HEADER_BYTES + LOG_ENTRIES_MAX * ENTRY_BYTES + LOG_SEGMENT_RAW_BYTES,
+    PACKER_BYTES = ROUND_UP(BUF_BYTES, BLOCK_BYTES) + CHUNK_BYTES,
 };
 
 /* ------------------------------------------------------------------ packing */
@@ -163,17 +164,18 @@ static void upload(struct packer *p, struct commit *c, unsigned number)
     }
 }
 
-static void touch(struct packer *p)
+/* False: there is no memory. */
+static bool get_memory(struct packer *p)
 {
-    memset(p->buf, 0, BUF_BYTES);
-    memset(p->chunk, 0, CHUNK_BYTES);
-    framer_touch(p->framer);
-    p->touched = true;
+    p->buf = volume_map(PACKER_BYTES);
+    if (p->buf)
+        p->chunk = p->buf + PACKER_BYTES - CHUNK_BYTES;
+    return p->buf != NULL;
 }
 
-/* The next segment of the commit being packed; NULL: stop. Whose memory was never used touches it
- * first: that may take until something is written that waits for this very commit, and then
- * another uploader, which has done it, packs. */
+/* The next segment of the commit being packed; NULL: stop. Memory comes first: to have it may take
+ * until something is written that waits for this very commit; then an uploader that has it packs.
+ */
 static struct commit *next_segment(struct packer *p, unsigned *ret_number)
 {
     struct volume *v = p->v;
@@ -184,11 +186,13 @@ static struct commit *next_segment(struct packer *p, unsigned *ret_number)
             pthread_cond_wait(&v->pack_wanted, &v->chunks.lock);
         if (v->stopping)
             return NULL;
-        if (p->touched)
+        if (p->buf)
             break;
         pthread_mutex_unlock(&v->chunks.lock);
-        touch(p);
+        bool fine = get_memory(p);
         pthread_mutex_lock(&v->chunks.lock);
+        if (!fine)
+            return NULL;
     }
     *ret_number = v->packing->taken++;
     return v->packing;
@@ -200,12 +204,9 @@ void *volume_uploader(void *arg)
     struct commit *c;
     unsigned number;
 
-    p.buf = aligned_alloc(BLOCK_BYTES, ROUND_UP(BUF_BYTES, BLOCK_BYTES));
-    p.chunk = aligned_alloc(BLOCK_BYTES, CHUNK_BYTES);
-    bool fine = p.buf && p.chunk && framer_new(&p.framer) == 0;
-    if (fine && volume_is_first(p.v, &p.v->uploaders))
-        touch(&p); /* now, and not when memory is short */
-    volume_thread_ready(p.v);
+    bool fine = framer_new(&p.framer) == 0;
+    if (fine && volume_is_first(p.v, &p.v->has_uploader))
+        fine = get_memory(&p);
     if (!fine) {
         scope_lock(&p.v->chunks.lock);
         msg_error(0, "%s: no memory for an uploader", p.v->dir);
@@ -214,7 +215,7 @@ void *volume_uploader(void *arg)
     while (fine && (c = next_segment(&p, &number)) != NULL)
         upload(&p, c, number);
     framer_free(p.framer);
-    free(p.buf);
-    free(p.chunk);
+    if (p.buf)
+        munmap(p.buf, PACKER_BYTES);
     return NULL;
 }

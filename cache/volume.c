@@ -4,6 +4,7 @@
 #include "../store/scope.h"
 
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/statvfs.h>
 
 enum { HOUSE_THREADS = 4 };
@@ -83,24 +84,19 @@ static int start_thread(struct volume *v, void *(*main)(void *))
     return -r;
 }
 
-bool volume_is_first(struct volume *v, unsigned *count)
+bool volume_is_first(struct volume *v, bool *flag)
 {
     scope_lock(&v->chunks.lock);
-    return (*count)++ == 0;
+    bool was = *flag;
+    *flag = true;
+    return !was;
 }
 
-void volume_thread_ready(struct volume *v)
+void *volume_map(size_t len)
 {
-    scope_lock(&v->chunks.lock);
-    v->ready++;
-    chunks_changed(&v->chunks);
-}
+    void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-static void wait_for_ready(struct volume *v, unsigned n)
-{
-    scope_lock(&v->chunks.lock);
-    while (v->ready < n)
-        chunks_wait(&v->chunks);
+    return p == MAP_FAILED ? NULL : memset(p, 0, len);
 }
 
 static int start_threads(struct volume *v)
@@ -114,7 +110,6 @@ static int start_threads(struct volume *v)
         r = start_thread(v, volume_downloader);
     for (unsigned i = 0; i < v->cfg.uploads && r == 0; i++)
         r = start_thread(v, volume_uploader);
-    wait_for_ready(v, v->nthreads);
     if (r == 0)
         r = start_thread(v, volume_checkpointer);
     if (r == 0)

@@ -128,8 +128,7 @@ struct volume {
     struct checkpointer *checkpointer;
     uint64_t checkpoint_seq; /* of the newest one */
 
-    unsigned uploaders, downloaders; /* that have begun; the first of each touches its memory */
-    unsigned ready;                  /* of both, those that have their memory */
+    bool has_uploader, has_downloader; /* the first of each has its memory from the start */
     pthread_t *threads;
     unsigned nthreads;
 };
@@ -140,10 +139,11 @@ int volume_check_state(const struct volume *v);
 /* Takes the volume down (VOLUME_FENCED, VOLUME_DAMAGED or VOLUME_FAILED). Lock held. */
 void volume_fail(struct volume *v, enum volume_state state);
 int volume_check_range(struct volume *v, uint64_t offset, uint64_t len);
-/* Counts the caller among its kind; true: it is the first. */
-bool volume_is_first(struct volume *v, unsigned *count);
-/* An uploader or a downloader has its memory; volume_open() waits for that. */
-void volume_thread_ready(struct volume *v);
+/* True for the first caller. */
+bool volume_is_first(struct volume *v, bool *flag);
+/* Memory that is resident when this returns, and not of the heap; never given back by halves.
+ * NULL if there is none. */
+void *volume_map(size_t len);
 /* Fills in what the user left open, once the cache directory is there; checks the rest. */
 int volume_complete_config(struct volume *v);
 

@@ -68,9 +68,7 @@ static void touch_heap(size_t bytes)
     size_t unused = mallinfo2().keepcost;
 
     to = end - unused + MIN(unused, bytes);
-    if (!ahead.touched)
-        ahead.touched = end - unused;
-    for (; ahead.touched < to; ahead.touched += PAGE)
+    for (; ahead.touched && ahead.touched < to; ahead.touched += PAGE)
         __atomic_fetch_or(ahead.touched, 0, __ATOMIC_RELAXED);
 #else
     (void)bytes;
@@ -109,11 +107,15 @@ static void touch_memory(void)
     unsigned long from, to, inode;
     char line[512], mode[5];
 
-    while (maps && fgets(line, sizeof line, maps))
-        if (sscanf(line, "%lx-%lx %4s %*s %*s %lu", &from, &to, mode, &inode) == 4 &&
-            strcmp(mode, "rw-p") == 0 && inode == 0 && !strstr(line, "[heap]") &&
-            madvise((void *)from, to - from, MADV_POPULATE_WRITE) < 0)
+    while (maps && fgets(line, sizeof line, maps)) {
+        if (sscanf(line, "%lx-%lx %4s %*s %*s %lu", &from, &to, mode, &inode) != 4 ||
+            strcmp(mode, "rw-p") != 0 || inode != 0)
+            continue;
+        if (strstr(line, "[heap]"))
+            ahead.touched = ahead.touched ? ahead.touched : (char *)from;
+        else if (madvise((void *)from, to - from, MADV_POPULATE_WRITE) < 0)
             msg_debug("memory at %lx: %s", from, strerror(errno));
+    }
     if (maps)
         fclose(maps);
     touch_heap(HEAP_WRITES_BYTES + HEAP_RESERVE_BYTES);
@@ -143,9 +145,9 @@ void daemon_lock_memory(void)
     struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
     pthread_t thread;
 
+    touch_memory();
     if (pthread_create(&thread, NULL, run_ahead, NULL) == 0)
         pthread_detach(thread); /* it has nothing that must be ended */
-    touch_memory();
     if (geteuid() == 0)
         (void)setrlimit(RLIMIT_MEMLOCK, &all);
     /* On fault: without it each library's every page would be brought in. */

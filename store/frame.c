@@ -4,7 +4,6 @@
 #include "crc32c.h"
 #include "scope.h"
 
-#include <string.h>
 #include <zstd.h>
 
 struct framer {
@@ -38,16 +37,6 @@ void framer_free(struct framer *f)
     ZSTD_freeCCtx(f->pack);
     ZSTD_freeDCtx(f->unpack);
     free(f);
-}
-
-void framer_touch(struct framer *f)
-{
-    uint8_t out[256];
-
-    memset(f->packed, 0, sizeof f->packed);
-    size_t n = ZSTD_compress2(f->pack, out, sizeof out, f->packed, sizeof f->packed);
-    if (!ZSTD_isError(n))
-        (void)ZSTD_decompressDCtx(f->unpack, f->packed, sizeof f->packed, out, n);
 }
 
 /* The number of the frame's first block goes in too: a whole frame in the wrong place is noticed.

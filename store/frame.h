@@ -10,8 +10,6 @@
 struct framer;
 int framer_new(struct framer **ret_framer);
 void framer_free(struct framer *framer);
-/* Uses all of its memory once, so that none is asked of the system later. */
-void framer_touch(struct framer *framer);
 
 /* Stores the blocks `entry->block` … + nblocks, whose bytes are at `raw`, to `out`, which has room
  * for them uncompressed; `out` may equal `raw`. Sets codec, stored_bytes, crc, skip and
