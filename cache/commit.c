@@ -483,6 +483,8 @@ static bool correct_rows(struct volume *v)
     pthread_mutex_unlock(&v->chunks.lock);
     int r = volume_record(v);
     pthread_mutex_lock(&v->chunks.lock);
+    if (r == -EBADMSG || r == -EIO) /* else who waits for the rows would do so for ever */
+        volume_fail(v, VOLUME_FAILED);
     v->record_wanted = v->record_wanted || r < 0;
     return r == 0;
 }
