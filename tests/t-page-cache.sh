@@ -16,11 +16,11 @@ hits=$(status hits)
 head -c 8M "$IMAGE" >/dev/null
 # 2048 blocks; the kernel may have dropped some.
 within $(($(status hits) - hits)) 0 200 "blocks read when all is in the page cache"
-puts=$(status requests.put)
+commits=$(status commits)
 dd if=/dev/urandom of="$IMAGE" bs=4k count=5 oflag=dsync conv=notrunc status=none
-within $(($(status requests.put) - puts)) 5 6 "PUTs of 5 synchronous writes"
+within $(($(status commits) - commits)) 5 6 "commits of 5 synchronous writes"
 dd if=/dev/urandom of="$IMAGE" bs=4k count=5 oflag=direct,dsync conv=notrunc status=none
-within $(($(status requests.put) - puts)) 10 12 "PUTs of 5 more, with O_DIRECT"
+within $(($(status commits) - commits)) 10 12 "commits of 5 more, with O_DIRECT"
 remount_volume
 [ "$(uname -r | awk -F. '{ print $1 * 100 + $2 }')" -ge 606 ] || exit 0
 head -c 8M "$IMAGE" >/dev/null

@@ -62,7 +62,7 @@ static void json_contract(void **state)
         "\"uploading_bytes\":8,",
         "\"uploads_in_flight\":2,",
         "\"stored_bytes\":null,",
-        "\"live_bytes\":5,"
+        "\"live_bytes\":5,",
         "\"moved_bytes\":0,",
         "\"hits\":3,\"misses\":1,\"hit_ratio\":0.7500,",
         "\"cache_errors\":4,",
