@@ -22,9 +22,10 @@
 #include <inttypes.h>
 #include <malloc.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
-enum { HOSTS = 2, SEEDS_DEFAULT = 200 };
+enum { HOSTS = 2, SEEDS_DEFAULT = 200, HUGE_PAGE = 2 << 20 };
 #define SECOND INT64_C(1000000)
 #define DAY    (86400 * SECOND)
 
@@ -332,6 +333,24 @@ static pid_t start(uint64_t number)
     return pid;
 }
 
+/* Most of the time went into getting memory page by page and giving it back: the heap is of huge
+ * pages, and large enough from the start. */
+static void prepare_memory(void)
+{
+    uintptr_t from = (uintptr_t)sbrk(0);
+
+    mallopt(M_ARENA_MAX, 1);
+    mallopt(M_MMAP_THRESHOLD, 64 << 20);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    mallopt(M_TOP_PAD, 256 << 20);
+    void *volatile first = malloc(1 << 20); /* or the compiler sees that nobody needs it */
+    free(first);
+    uintptr_t to = (uintptr_t)sbrk(0);
+    from = ROUND_UP(from, (uintptr_t)HUGE_PAGE);
+    if (to > from) /* not under a sanitizer, which has an allocator of its own */
+        (void)madvise((void *)from, to - from, MADV_HUGEPAGE);
+}
+
 int main(int argc, char **argv)
 {
     uint64_t first = 1, count = SEEDS_DEFAULT, failed = 0, begun = 0, running = 0;
@@ -357,10 +376,7 @@ int main(int argc, char **argv)
                    2;
     }
     jobs = MIN(MAX(jobs, 1), (long)ARRAY_SIZE(pids));
-    mallopt(M_ARENA_MAX, 1); /* most of the time went into getting memory and giving it back */
-    mallopt(M_MMAP_THRESHOLD, 64 << 20);
-    mallopt(M_TRIM_THRESHOLD, 512 << 20);
-    mallopt(M_TOP_PAD, 16 << 20);
+    prepare_memory();
     while (begun < count || running > 0) {
         if (begun < count && running < (uint64_t)jobs) {
             int at = 0;
