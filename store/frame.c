@@ -14,7 +14,7 @@ struct framer {
 
 int framer_new(struct framer **ret)
 {
-    struct framer *f = calloc(1, sizeof *f);
+    struct framer *f = malloc(sizeof *f); /* `packed` need not be zeros */
 
     if (!f)
         return -ENOMEM;
