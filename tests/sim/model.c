@@ -38,11 +38,15 @@ uint32_t model_next_generation(void)
 
 void model_stamp(uint8_t *sector, uint32_t at, uint32_t generation)
 {
+    const uint64_t a = 0x5851f42d4c957f2d, c = 0x14057b7ef767814f;
     uint64_t word[SECTOR_BYTES / 8];
 
+    /* a linear congruential sequence, in four strands that need not wait for each other */
     word[0] = (uint64_t)generation << 32 | at;
-    for (unsigned i = 1; i < ARRAY_SIZE(word); i++)
-        word[i] = word[i - 1] * 0x5851f42d4c957f2d + 0x14057b7ef767814f;
+    for (unsigned i = 1; i < 4; i++)
+        word[i] = word[i - 1] * a + c;
+    for (unsigned i = 4; i < ARRAY_SIZE(word); i++)
+        word[i] = word[i - 4] * (a * a * a * a) + c * (1 + a + a * a + a * a * a);
     memcpy(sector, word, sizeof word);
 }
 
@@ -111,8 +115,19 @@ void era_completed(const struct era *e, size_t ret[CLIENTS_MAX])
 struct fits {
     bool *fit;          /* [0 … nops] */
     size_t least_wrong; /* how many sectors differ at best */
-    uint32_t example;   /* one of them */
+    size_t best;        /* after so many operations */
 };
+
+/* How many of the client's sectors in [first, first + n) differ. */
+static size_t differences(const uint32_t *state, const uint32_t *found, int c, uint32_t first,
+                          uint32_t n)
+{
+    size_t wrong = 0;
+
+    for (uint32_t s = first; s < first + n; s++)
+        wrong += state[s] != found[s] && model.owner[s] == c;
+    return wrong;
+}
 
 static void apply(uint32_t *state, const struct sim_op *op)
 {
@@ -120,47 +135,72 @@ static void apply(uint32_t *state, const struct sim_op *op)
         state[s] = op->generation;
 }
 
-/* Sectors of the client that differ; those do not that an operation may have reached in part: one
- * that failed, or a large clearing under way. */
-static size_t differences(const uint32_t *state, const uint32_t *found, int c,
-                          const struct sim_op *under_way, uint32_t *ret_example)
+/* Does the sector differ because an operation reached it that took effect in part: one that failed,
+ * or a large clearing under way? */
+static bool reached(const struct sim_op *op, uint32_t s, uint32_t found)
 {
-    size_t wrong = 0;
+    return op && (op->failed || op->kind == OP_CLEAR_LOOSELY) && op->kind != OP_GROW &&
+           s - op->first < op->n && found == op->generation;
+}
 
-    for (uint32_t s = 0; s < SECTORS_MAX; s++) {
-        if (state[s] == found[s] || model.owner[s] != c)
-            continue;
-        if (under_way && (under_way->failed || under_way->kind == OP_CLEAR_LOOSELY) &&
-            under_way->kind != OP_GROW && found[s] == under_way->generation &&
-            s >= under_way->first && s < under_way->first + under_way->n)
-            continue;
-        if (wrong++ == 0)
-            *ret_example = s;
-    }
-    return wrong;
+static size_t count_reached(const uint32_t *state, const uint32_t *found, int c,
+                            const struct sim_op *op)
+{
+    size_t n = 0;
+
+    if (op && (op->failed || op->kind == OP_CLEAR_LOOSELY) && op->kind != OP_GROW)
+        for (uint32_t s = op->first; s < op->first + op->n; s++)
+            n += state[s] != found[s] && model.owner[s] == c && reached(op, s, found[s]);
+    return n;
+}
+
+static uint32_t *base_of(const struct era *e)
+{
+    uint32_t *state = malloc(SECTORS_MAX * sizeof *state);
+
+    memcpy(state, e->base, SECTORS_MAX * sizeof *state);
+    return state;
 }
 
 static struct fits find_fits(const struct era *e, int c, const uint32_t *found, uint32_t sectors)
 {
     struct fits f = {.fit = calloc(e->nops[c] + 1, sizeof *f.fit), .least_wrong = SIZE_MAX};
-    uint32_t *state = malloc(SECTORS_MAX * sizeof *state), size = e->base_sectors, example = 0;
+    uint32_t *state = base_of(e), size = e->base_sectors;
+    size_t wrong = differences(state, found, c, 0, SECTORS_MAX);
 
-    memcpy(state, e->base, SECTORS_MAX * sizeof *state);
     for (size_t p = 0; p <= e->nops[c]; p++) {
         const struct sim_op *next = p < e->nops[c] ? &e->ops[c][p] : NULL;
-        size_t wrong = differences(state, found, c, next, &example);
-        f.fit[p] = wrong == 0 && (c != 0 || size == sectors);
-        if (wrong < f.least_wrong) {
-            f.least_wrong = wrong;
-            f.example = example;
+        size_t wrong_here = wrong - count_reached(state, found, c, next);
+        f.fit[p] = wrong_here == 0 && (c != 0 || size == sectors);
+        if (wrong_here < f.least_wrong) {
+            f.least_wrong = wrong_here;
+            f.best = p;
         }
-        if (next)
-            apply(state, next);
-        if (next && next->kind == OP_GROW)
+        if (next && next->kind == OP_GROW) {
             size = next->n;
+        } else if (next) {
+            wrong -= differences(state, found, c, next->first, next->n);
+            apply(state, next);
+            wrong += differences(state, found, c, next->first, next->n);
+        }
     }
     free(state);
     return f;
+}
+
+/* A sector of the client that differs after its first `n` operations. */
+static uint32_t example(const struct era *e, int c, const uint32_t *found, size_t n)
+{
+    uint32_t *state = base_of(e), s = 0;
+    const struct sim_op *next = n < e->nops[c] ? &e->ops[c][n] : NULL;
+
+    for (size_t p = 0; p < n; p++)
+        apply(state, &e->ops[c][p]);
+    while (s < SECTORS_MAX - 1 &&
+           (model.owner[s] != c || state[s] == found[s] || reached(next, s, found[s])))
+        s++;
+    free(state);
+    return s;
 }
 
 /* Whoever attached later found so much of the client's operations, or as much as makes no
@@ -204,7 +244,7 @@ static size_t ended_before(const struct era *e, unsigned a, unsigned b, size_t n
 
 /* The least numbers that fit and contradict nobody's; false: there are none. */
 static bool consistent(const struct era *e, const struct fits fits[CLIENTS_MAX],
-                       const size_t floor[CLIENTS_MAX], char why[256])
+                       const size_t floor[CLIENTS_MAX], const uint32_t *found, char why[256])
 {
     size_t at[CLIENTS_MAX];
     bool moved = true;
@@ -223,7 +263,8 @@ static bool consistent(const struct era *e, const struct fits fits[CLIENTS_MAX],
                     why, 256,
                     "client %u: none of operations %zu (at least) to %zu gives what was found; "
                     "at best %zu of its sectors differ, one is %u",
-                    c, at[c], e->nops[c], fits[c].least_wrong, fits[c].example);
+                    c, at[c], e->nops[c], fits[c].least_wrong,
+                    example(e, (int)c, found, fits[c].best));
                 return false;
             }
             moved = moved || least != at[c];
@@ -250,7 +291,8 @@ struct era *era_instant(struct era *e, const uint32_t *found, uint32_t sectors,
 
     for (unsigned c = 0; c < model_clients; c++)
         fits[c] = find_fits(e, (int)c, found, sectors);
-    bool good = consistent(e, fits, floor == FLOOR_BUCKET ? e->bucket_floor : e->disk_floor, why);
+    bool good =
+        consistent(e, fits, floor == FLOOR_BUCKET ? e->bucket_floor : e->disk_floor, found, why);
     bool may_be_before =
         !e->sure && e->before && !(floor == FLOOR_BUCKET ? e->in_bucket : e->on_disk);
     if (take_over)
