@@ -89,7 +89,8 @@ $(FUZZ): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(findstring fuzzer,$(SAN))
 $(B)/tests/fuzz/nbd $(B)/tests/unit/test_nbd: $(filter-out %/main.o %/options.o,$(NBD))
 
 $(B)/tests/sim: $(SIM)
-$(B)/tests/sim: LDFLAGS += $(SIMWRAP:%=-Wl,--wrap=%)
+# Bound at the start, or each seed, a process of its own, would look each function up anew.
+$(B)/tests/sim: LDFLAGS += -Wl,-z,now $(SIMWRAP:%=-Wl,--wrap=%)
 
 $(B)/s3vol $(B)/s3vol-nbd $(UNIT) $(TOOLS) $(S3D) $(FUZZ) $(B)/tests/sim:
 	$(call say,LD,$@)

@@ -72,7 +72,8 @@ static struct object *find(const char *key)
     return i < bucket.n && strcmp(bucket.objects[i].key, key) == 0 ? &bucket.objects[i] : NULL;
 }
 
-static void set(const char *key, const uint8_t *data, size_t len)
+/* `data` is its own from now on. */
+static void set(const char *key, uint8_t *data, size_t len)
 {
     struct object *o = find(key);
 
@@ -88,8 +89,7 @@ static void set(const char *key, const uint8_t *data, size_t len)
         (void)snprintf(o->key, sizeof o->key, "%s", key);
     }
     free(o->data);
-    o->data = malloc(len + 1);
-    memcpy(o->data, data, len);
+    o->data = data;
     o->len = len;
 }
 

@@ -53,7 +53,8 @@ static struct {
 
 /* ------------------------------------------------------------------ content */
 
-static uint8_t *page_of(struct content *c, uint64_t at)
+/* `whole`: all of it will be overwritten. */
+static uint8_t *page_of(struct content *c, uint64_t at, bool whole)
 {
     size_t i = at / PAGE;
 
@@ -64,7 +65,7 @@ static uint8_t *page_of(struct content *c, uint64_t at)
         c->npages = n;
     }
     if (!c->pages[i])
-        c->pages[i] = calloc(1, PAGE);
+        c->pages[i] = whole ? malloc(PAGE) : calloc(1, PAGE);
     return c->pages[i] + at % PAGE;
 }
 
@@ -90,7 +91,7 @@ static void content_write(struct content *c, const uint8_t *from, size_t len, ui
     c->size = MAX(c->size, at + len);
     while (len > 0) {
         size_t n = MIN(len, (size_t)(PAGE - at % PAGE));
-        memcpy(page_of(c, at), from, n);
+        memcpy(page_of(c, at, n == PAGE), from, n);
         from += n;
         at += n;
         len -= n;
@@ -117,7 +118,7 @@ static void content_copy(struct content *to, const struct content *from)
     content_free(to);
     for (size_t i = 0; i < from->npages; i++)
         if (from->pages[i])
-            memcpy(page_of(to, i * PAGE), from->pages[i], PAGE);
+            memcpy(page_of(to, i * PAGE, true), from->pages[i], PAGE);
     to->size = from->size;
 }
 
