@@ -52,7 +52,7 @@ help:
 	@echo 'make               build $(B)/s3vol and $(B)/s3vol-nbd'
 	@echo 'make check         install what is missing (as root), build, run all the tests'
 	@echo 'make check-quick   the unit tests and a few end-to-end tests: two minutes'
-	@echo 'make soak          the random tests for long: KILLS=n kills and fights on each store, SEEDS=n runs of the model'
+	@echo 'make soak          the random tests for long: KILLS=n kills and fights on each store, RUNS=n of the model, SEEDS=n of the simulation'
 	@echo 'make check-mutants  break the rules one by one: the simulation must notice'
 	@echo 'make unit          build and run the unit tests'
 	@echo 'make demo          see it work, in a local directory'
@@ -129,13 +129,14 @@ check-mutants:
 
 # As long as it takes: nothing is stopped before LIMIT seconds.
 KILLS   ?= 200
-SEEDS   ?= 200
+RUNS    ?= 200
+SEEDS   ?= 20000
 LIMIT   ?= 86400
 SOAK    := t-fsync-survives-many-kills t-stopped-writer-is-fenced t-damaged-index-anywhere t-model t-simulation
 soak:
 	$(Q)contrib/setup build test
 	$(Q)$(MAKE) --no-print-directory -j2 tests
-	$(Q)B=$(B) KILLS=$(KILLS) ROUNDS=$(KILLS) FLIPS=$(KILLS) SEEDS=$(SEEDS) LIMIT=$(LIMIT) tests/run $(if $(JOBS),-j$(JOBS)) $(SOAK)
+	$(Q)B=$(B) KILLS=$(KILLS) ROUNDS=$(KILLS) FLIPS=$(KILLS) RUNS=$(RUNS) SEEDS=$(SEEDS) LIMIT=$(LIMIT) tests/run $(if $(JOBS),-j$(JOBS)) $(SOAK)
 
 demo:
 	$(Q)contrib/setup build demo

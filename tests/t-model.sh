@@ -1,11 +1,11 @@
 #!/bin/bash
 # limit: 900
 # quick
-# The model test (tests/model.c), with a fixed seed and a new one; SEEDS=n: with so many.
+# The model test (tests/model.c), with a fixed seed and a new one; RUNS=n: with so many.
 . "$(dirname "$0")/lib/common.sh"
 
 seeds="1 $RANDOM"
-[ -z "${LONG:-}${SEEDS:-}" ] || seeds=$(seq 1 "${SEEDS:-100}")
+[ -z "${LONG:-}${RUNS:-}" ] || seeds=$(seq 1 "${RUNS:-100}")
 for seed in $seeds; do
     for sync in bucket cache; do
         mkdir -p "$T/model"
