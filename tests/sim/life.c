@@ -97,7 +97,9 @@ static void judge(struct life *l, const uint32_t *found, uint32_t sectors, uint6
     bool own = h->local && !l->config.discard_local && run.newest == h->last;
     bool good;
 
-    if (own && h->ending == CRASHED && h->last->write_cache)
+    if (run.repaired)
+        good = era_ever(run.newest, found, sectors, why);
+    else if (own && h->ending == CRASHED && h->last->write_cache)
         good = era_write_cache(h->last, found, sectors, why);
     else
         good = era_instant(run.newest, found, sectors, own ? FLOOR_DISK : FLOOR_BUCKET, !own, why);

@@ -49,6 +49,7 @@ struct run {
     bool disk_faults;
     bool alone;         /* one host */
     bool rot;           /* slots go bad */
+    bool repaired;      /* the volume went back in time */
     struct era *newest; /* by epoch */
 };
 extern struct run run;

@@ -304,6 +304,22 @@ struct era *era_instant(struct era *e, const uint32_t *found, uint32_t sectors,
     return good ? e : before;
 }
 
+bool era_ever(const struct era *e, const uint32_t *found, uint32_t sectors, char why[256])
+{
+    static const size_t none[CLIENTS_MAX];
+    bool good = false;
+
+    for (; e && !good; e = e->before) {
+        struct fits fits[CLIENTS_MAX] = {0};
+        for (unsigned c = 0; c < model_clients; c++)
+            fits[c] = find_fits(e, (int)c, found, sectors);
+        good = consistent(e, fits, none, found, why);
+        for (unsigned c = 0; c < model_clients; c++)
+            free(fits[c].fit);
+    }
+    return good;
+}
+
 /* ------------------------------------------------------------------ a write cache */
 
 static bool may_hold(const struct era *e, uint32_t s, uint32_t generation)

@@ -79,6 +79,8 @@ enum floor_kind { FLOOR_BUCKET, FLOOR_DISK };
  * not found. */
 struct era *era_instant(struct era *e, const uint32_t *found, uint32_t sectors,
                         enum floor_kind floor, bool take_over, char why[256]);
+/* … or one before it, however long ago and whatever was flushed since. */
+bool era_ever(const struct era *e, const uint32_t *found, uint32_t sectors, char why[256]);
 /* Every sector is as a write cache may leave it. */
 bool era_write_cache(const struct era *e, const uint32_t *found, uint32_t sectors, char why[256]);
 

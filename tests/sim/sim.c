@@ -248,11 +248,12 @@ static void check_bucket(void)
 }
 
 /* A machine that knows nothing finds what the bucket has. */
-static void last_life(void)
+static void last_life(const char *dir)
 {
-    struct host h = {.number = HOSTS, .dir = "/sim/last", .ending = FRESH};
-    struct volume_config c = choose_config(&h);
+    struct host h = {.number = HOSTS, .ending = FRESH};
 
+    (void)snprintf(h.dir, sizeof h.dir, "%s", dir);
+    struct volume_config c = choose_config(&h);
     run.calm = true;
     c.sync = SYNC_BUCKET;
     c.timeout_ms = STORE_FOREVER;
@@ -263,6 +264,33 @@ static void last_life(void)
     if (l->opened < 0 || !l->verified || l->closed < 0)
         sim_fail("the last machine cannot use the volume: %s, %s", strerror(-l->opened),
                  strerror(-l->closed));
+}
+
+static int agree(void *ctx, const struct volume_repair *plan)
+{
+    (void)ctx;
+    run_say("it is repaired as of log/%016" PRIx64 ", %" PRIu64 " commits are given up", plan->seq,
+            plan->commits_lost);
+    return 0;
+}
+
+/* It goes back to an instant before what was lost, and can be used. */
+static void repair_it(uint64_t lost)
+{
+    struct store *store = bucket_store();
+    struct volume_repair plan;
+    int r = volume_repair(store, agree, NULL, &plan);
+
+    store_free(store);
+    if (r == -ENODATA && bucket_count("map/") == 0)
+        return; /* what was lost is the beginning */
+    if (r < 0 || !plan.log_broken || plan.seq >= lost)
+        sim_fail("log/%016" PRIx64 " is lost, and the repair to log/%016" PRIx64 " is: %s", lost,
+                 r < 0 ? 0 : plan.seq, strerror(-r));
+    check_bucket();
+    run.repaired = true;
+    last_life("/sim/after");
+    check_bucket();
 }
 
 /* The log lost what was acknowledged: nobody may take that for its end. */
@@ -281,6 +309,7 @@ static void lose_a_number(void)
     if (r != -EBADMSG)
         sim_fail("log/%016" PRIx64 " is lost, and a machine attaches: %s", seq, strerror(-r));
     store_free(store);
+    repair_it(seq);
 }
 
 static uint64_t simulate(void)
@@ -308,7 +337,7 @@ static uint64_t simulate(void)
     choose_weather();
     live(hosts);
     settle(hosts);
-    last_life();
+    last_life("/sim/last");
     check_bucket();
     lose_a_number();
     return sched_trace();
