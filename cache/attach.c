@@ -288,6 +288,8 @@ static int look_at_row(void *ctx, const struct index_cached *row)
     struct adopting *a = ctx;
     uint64_t valid, zero;
 
+    if (!row->dirty && is_beyond(a->v, row))
+        return 0; /* the volume has shrunk since */
     adopted_masks(row, &valid, &zero);
     a->dirty = a->dirty || row->dirty;
     if (row->zero & ~row->valid || row->dirty & ~row->valid ||
@@ -311,9 +313,11 @@ static int adopt_row(void *ctx, const struct index_cached *row)
 {
     struct adopting *a = ctx;
     struct volume *v = a->v;
-    struct chunk *c = chunks_add(&v->chunks, row->chunk, row->mapped);
     uint64_t valid, zero;
 
+    if (!row->dirty && is_beyond(v, row))
+        return 0;
+    struct chunk *c = chunks_add(&v->chunks, row->chunk, row->mapped);
     if (!c)
         return -ENOMEM;
     adopted_masks(row, &valid, &zero);
@@ -409,6 +413,7 @@ static int attach_with_index(struct volume *v)
         v->size_blocks = meta.local_blocks;
         v->size_changed = true;
     }
+    v->commit_blocks = v->size_blocks;
     return adopt_cached(v);
 }
 

@@ -97,7 +97,7 @@ static struct commit *seal(struct volume *v)
         commit->cost = v->chunks.dirty_cost;
         v->uploading_cost += commit->cost;
         move_dirt(v, commit);
-        commit->size_blocks = v->sealed_blocks = v->size_blocks;
+        commit->size_blocks = v->sealed_blocks = v->commit_blocks;
         v->size_changed = false;
         enqueue(v, commit);
         v->sealed_data = commit->number;
@@ -276,17 +276,31 @@ static bool may_move(const struct volume *v)
            v->wanted <= v->sealed;
 }
 
+/* It shrank since they were gathered. */
+static bool move_beyond(const struct volume *v, const struct commit *c)
+{
+    for (size_t i = 0; i < c->nentries; i++)
+        if (c->entries[i].block + c->entries[i].nblocks > v->sealed_blocks)
+            return true;
+    return false;
+}
+
 /* Lock held; only this thread takes numbers. */
 static void number_moves(struct volume *v)
 {
     struct commit *commit = v->moving;
 
+    pthread_cond_broadcast(&v->commit_moved);
+    if (move_beyond(v, commit)) {
+        commit->beyond = true;
+        v->moving = NULL;
+        return;
+    }
     commit->size_blocks = v->sealed_blocks;
     commit->first_seq = log_reserve(v->log, 1);
     commit->planned = true;
     enqueue(v, commit);
     v->moving = NULL;
-    pthread_cond_broadcast(&v->commit_moved);
 }
 
 void *volume_committer(void *arg)
@@ -374,8 +388,8 @@ static struct commit *commit_of_moves(struct entry *entries, unsigned nentries)
     return c;
 }
 
-/* Waits for the committer to number it. -ECANCELED, -EIO: it will not, and it is freed. Lock held.
- */
+/* Waits for the committer to number it. -ECANCELED, -EIO, -ENXIO (its blocks are beyond the end by
+ * now): it will not, and it is freed. Lock held. */
 static int wait_for_number(struct volume *v, struct commit *c)
 {
     while (v->moving && !v->stopping && v->state == VOLUME_OK) /* another mover's */
@@ -389,8 +403,9 @@ static int wait_for_number(struct volume *v, struct commit *c)
         return 0;
     if (v->moving == c)
         v->moving = NULL;
+    bool beyond = c->beyond;
     volume_free_commit(c);
-    return v->stopping ? -ECANCELED : -EIO;
+    return beyond ? -ENXIO : v->stopping ? -ECANCELED : -EIO;
 }
 
 int volume_append_moves(struct volume *v, struct entry *entries, unsigned nentries, void *buf,
@@ -406,7 +421,7 @@ int volume_append_moves(struct volume *v, struct entry *entries, unsigned nentri
     uint64_t size_blocks = r == 0 ? c->size_blocks : 0;
     pthread_mutex_unlock(&v->chunks.lock);
     if (r < 0)
-        return r;
+        return r == -ENXIO ? 0 : r; /* what is left of it is found again */
     for (unsigned i = 0; i < nentries; i++)
         entries[i].seq = seq;
     r = log_append(v->log, seq, seq, seq, size_blocks, entries, nentries, buf, len);

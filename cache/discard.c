@@ -60,6 +60,18 @@ static int discard_blocks(struct volume *v, uint64_t block, uint64_t end)
                                                         (unsigned)(end - block)));
 }
 
+int volume_discard_blocks(struct volume *v, uint64_t first, uint64_t end)
+{
+    uint64_t chunk = DIV_UP(first, (uint64_t)CHUNK_BLOCKS), end_chunk = end / CHUNK_BLOCKS;
+
+    if (chunk > end_chunk)
+        return discard_blocks(v, first, end);
+    int r = discard_blocks(v, first, chunk * CHUNK_BLOCKS);
+    if (r == 0 && chunk < end_chunk)
+        r = discard_chunks(v, chunk, end_chunk - 1);
+    return r == 0 ? discard_blocks(v, end_chunk * CHUNK_BLOCKS, end) : r;
+}
+
 int volume_discard(struct volume *v, uint64_t offset, uint64_t len)
 {
     uint64_t end = offset + len;
@@ -73,13 +85,5 @@ int volume_discard(struct volume *v, uint64_t offset, uint64_t len)
     r = volume_zero_range(v, first * BLOCK_BYTES - offset, offset);
     if (r == 0)
         r = volume_zero_range(v, end - last * BLOCK_BYTES, last * BLOCK_BYTES);
-    if (r < 0)
-        return r;
-    uint64_t chunk = DIV_UP(first, (uint64_t)CHUNK_BLOCKS), end_chunk = last / CHUNK_BLOCKS;
-    if (chunk > end_chunk)
-        return discard_blocks(v, first, last);
-    r = discard_blocks(v, first, chunk * CHUNK_BLOCKS);
-    if (r == 0 && chunk < end_chunk)
-        r = discard_chunks(v, chunk, end_chunk - 1);
-    return r == 0 ? discard_blocks(v, end_chunk * CHUNK_BLOCKS, last) : r;
+    return r == 0 ? volume_discard_blocks(v, first, last) : r;
 }

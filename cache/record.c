@@ -191,8 +191,8 @@ int volume_record_all(struct volume *v)
     for (size_t i = 0; i < t->nbuckets; i++) {
         for (const struct chunk *c = t->buckets[i]; c; c = c->hash_next) {
             uint64_t ours = c->dirty | c->unindexed;
-            if (c->slot == SLOT_NONE && !ours)
-                continue; /* the map knows that it is zero */
+            if (!ours && (c->slot == SLOT_NONE || c->number * CHUNK_BLOCKS >= v->size_blocks))
+                continue; /* the map knows that it is zero, or the volume has shrunk */
             bool slot = c->slot != SLOT_NONE;
             rows[n++] = (struct index_cached){.chunk = c->number,
                                               .valid = c->valid,

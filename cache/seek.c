@@ -49,7 +49,12 @@ static int skip_holes(struct volume *v, uint64_t number, uint64_t end, uint64_t 
 
 int volume_seek(struct volume *v, uint64_t offset, bool data, uint64_t *ret_offset)
 {
-    uint64_t size = volume_size_bytes(v);
+    return volume_seek_below(v, offset, volume_size_bytes(v), data, ret_offset);
+}
+
+int volume_seek_below(struct volume *v, uint64_t offset, uint64_t size, bool data,
+                      uint64_t *ret_offset)
+{
     uint64_t number = offset / CHUNK_BYTES, end = DIV_UP(size, (uint64_t)CHUNK_BYTES);
     uint64_t ahead = ~UINT64_C(0) << (offset % CHUNK_BYTES / BLOCK_BYTES);
     uint64_t in_memory = 0;

@@ -40,7 +40,7 @@ int volume_create(struct store *store, const struct volume_create *what)
     struct superblock sb = {.size_bytes = what->size_bytes, .compress = what->compress};
     int r;
 
-    if (what->size_bytes % BLOCK_BYTES || what->size_bytes < MIB ||
+    if (what->size_bytes % BLOCK_BYTES || what->size_bytes < VOLUME_BYTES_MIN ||
         what->size_bytes / BLOCK_BYTES >= VOLUME_BLOCKS_MAX)
         return msg_error(-EINVAL,
                          "%s: the size must be a multiple of 4096, from 1M to less than 8E",
@@ -294,27 +294,6 @@ int volume_flush(struct volume *v)
     int r = volume_check_state(v);
     pthread_mutex_unlock(&v->chunks.lock);
     return r == 0 ? volume_record(v) : r;
-}
-
-int volume_resize(struct volume *v, uint64_t size_bytes)
-{
-    uint64_t blocks = size_bytes / BLOCK_BYTES;
-    scope_lock(&v->chunks.lock);
-
-    if (size_bytes % BLOCK_BYTES || blocks >= VOLUME_BLOCKS_MAX || blocks < v->size_blocks)
-        return -EINVAL;
-    int r = volume_check_state(v);
-    while (r == 0 && v->sealing)
-        chunks_wait(&v->chunks);
-    if (r < 0 || blocks == v->size_blocks)
-        return r;
-    v->size_blocks = blocks;
-    if (!v->size_changed && !v->chunks.dirty_cost)
-        v->dirty_since_ms = v->clock->now_ms();
-    v->size_changed = true;
-    v->changes++;
-    pthread_cond_broadcast(&v->commit_moved);
-    return 0;
 }
 
 static void get_space(struct volume *v, struct volume_status *st)

@@ -14,6 +14,8 @@
 
 struct volume;
 
+#define VOLUME_BYTES_MIN (UINT64_C(1) << 20)
+
 enum sync_mode {
     SYNC_BUCKET, /* a flush returns when everything is in the bucket */
     SYNC_CACHE,  /* … when it is on the local disk; the bucket follows */
@@ -92,8 +94,14 @@ struct volume_defrag {
 int volume_defrag(struct volume *volume, uint64_t offset, uint64_t len,
                   struct volume_defrag *ret_defrag);
 
-/* Grows the volume; shrinking is refused with -EINVAL. Durable with the next flush. */
+/* Grows the volume; shrinking is refused with -EINVAL. Durable with the next flush. -EBUSY: it is
+ * being shrunk. */
 int volume_resize(struct volume *volume, uint64_t size_bytes);
+/* Makes the volume smaller, VOLUME_BYTES_MIN at least; what is beyond is discarded. In the bucket
+ * when it returns; after a crash meanwhile the size is either one. -ENOTEMPTY, silently: there is
+ * data beyond, and not `discard_data`; nothing has changed then. -EBUSY: it is being shrunk. After
+ * other errors the size is as before, but the tail may be discarded. */
+int volume_shrink(struct volume *volume, uint64_t size_bytes, bool discard_data);
 
 /* As lseek: the first offset >= `offset` that is in data (or in a hole; the end counts as one).
  * -ENXIO if there is none, or `offset` is at or beyond the end. */

@@ -54,6 +54,7 @@ struct commit {
     struct segment *segments;
     unsigned nsegments;
     bool planned;                   /* the fields above are complete */
+    bool beyond;                    /* moves that cannot be any more: the volume has shrunk */
     unsigned taken, packed, stored; /* segments */
     struct entry *entries;
     size_t nentries;
@@ -73,8 +74,10 @@ struct volume {
 
     struct chunks chunks; /* and the lock, which guards all that follows */
 
-    uint64_t size_blocks;
-    bool size_changed; /* since the last seal */
+    uint64_t size_blocks;   /* as front ends see it */
+    uint64_t commit_blocks; /* as commits say: larger while the tail is being emptied (resize.c) */
+    bool size_changed;      /* commit_blocks, since the last seal */
+    bool shrinking;
     enum volume_state state;
     bool stopping;
     uint64_t hits, misses;
@@ -170,6 +173,11 @@ int volume_use_less(struct volume *v, unsigned tries);
 int volume_zero_range(struct volume *v, size_t len, uint64_t offset);
 /* Makes the chunk's blocks of `mask` zero; nothing is fetched. */
 int volume_zero_blocks(struct volume *v, uint64_t number, uint64_t mask);
+
+/* --- discard.c, seek.c: for resize.c, of what may be beyond size_blocks --- */
+int volume_discard_blocks(struct volume *v, uint64_t first, uint64_t end);
+int volume_seek_below(struct volume *v, uint64_t offset, uint64_t size, bool data,
+                      uint64_t *ret_offset);
 
 /* --- fetch.c --- */
 /* Fetches what is missing of [offset, offset + len) and waits for it; begins to fetch what is

@@ -393,6 +393,10 @@ static int write_held(struct unit *u)
     unsigned done = 0;
     int r = enter(v);
 
+    if (r == 0 && u->offset + u->len > v->size_blocks * BLOCK_BYTES) { /* it shrank meanwhile */
+        leave(v);
+        r = -EINVAL;
+    }
     if (r < 0)
         return r;
     for (unsigned i = 0; i < u->n; i++) {

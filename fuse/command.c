@@ -5,6 +5,7 @@
 #include "../store/url.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 /* clang-format off */
 static const struct command table[] = {
@@ -37,6 +38,13 @@ static const struct command table[] = {
      "requests it took to read a GiB in order, and how many it takes now. The volume\n"
      "stays in use.",
      1, 1, false, command_defrag},
+    {"resize", COMMAND_RESIZE, "[OPTIONS] DIR|URL SIZE", "make a volume larger, or smaller",
+     "Makes the volume that is mounted at DIR larger while it is used: the image has\n"
+     "the new size at once; `losetup -c` and the file system's tool (resize2fs,\n"
+     "xfs_growfs) do the rest. By URL the volume must not be mounted: this takes it\n"
+     "from any other machine. When it returns, the new size is in the bucket. To make a\n"
+     "volume smaller, shrink what is in it first.",
+     2, 2, false, command_resize},
     {"list", COMMAND_LIST, "[OPTIONS] URL", "list the volumes below a URL",
      "Lists the names and sizes of the volumes directly below URL.",
      1, 1, true, command_list},
@@ -123,4 +131,50 @@ int command_open_store(const struct options *options, const char *url, struct st
     int r = command_check_url(url);
 
     return r < 0 ? r : store_open(&options->store, url, ret_store);
+}
+
+/* Makes `dir` and what is above it, private where it is new. */
+static int make_dirs(char *dir)
+{
+    for (char *p = dir + 1;; p++) {
+        if (*p && *p != '/')
+            continue;
+        char c = *p;
+        *p = 0;
+        struct stat st;
+        int r = mkdir(dir, 0700) < 0 && errno != EEXIST ? -errno : 0;
+        if (r == 0 && stat(dir, &st) == 0 && !S_ISDIR(st.st_mode))
+            r = -ENOTDIR;
+        if (r < 0)
+            msg_error(r, "%s: cannot make the cache directory: %s; choose one with --cache-dir",
+                      dir, strerror(-r));
+        *p = c;
+        if (r < 0 || !c)
+            return r;
+    }
+}
+
+int command_cache_dir(const struct options *options, char ret_dir[PATH_MAX])
+{
+    const char *dir = options->volume.cache_dir, *home = getenv("HOME"), *base;
+    char here[PATH_MAX];
+    int r;
+
+    if (!dir)
+        dir = getenv("S3VOL_CACHE_DIR");
+    if (dir && *dir == '/')
+        r = format(ret_dir, PATH_MAX, "%s", dir);
+    else if (dir && *dir)
+        r = getcwd(here, sizeof here) ? format(ret_dir, PATH_MAX, "%s/%s", here, dir) : -errno;
+    else if (geteuid() == 0)
+        r = format(ret_dir, PATH_MAX, "/var/cache/s3vol");
+    else if ((base = getenv("XDG_CACHE_HOME")) && *base == '/')
+        r = format(ret_dir, PATH_MAX, "%s/s3vol", base);
+    else if (home && *home == '/')
+        r = format(ret_dir, PATH_MAX, "%s/.cache/s3vol", home);
+    else
+        return msg_error(-ENOENT, "there is no $HOME; say --cache-dir");
+    if (r < 0)
+        return msg_error(r, "the path of the cache directory is too long");
+    return make_dirs(ret_dir);
 }

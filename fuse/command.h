@@ -4,6 +4,8 @@
 
 #include "options.h"
 
+#include <limits.h>
+
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 /* How long a command that somebody waits for tries to reach the store. */
@@ -36,8 +38,14 @@ int command_check_url(const char *url);
 /* Opens the store of the volume `url`, after the same check. One line was printed on failure. */
 int command_open_store(const struct options *options, const char *url, struct store **ret_store);
 
+/* Where caches are, as an absolute path; made if it is not there. One line was printed on failure.
+ */
+int command_cache_dir(const struct options *options, char ret_dir[PATH_MAX]);
+
 /* command_mount.c */
 int command_mount(struct options *options);
+/* command_resize.c */
+int command_resize(struct options *options);
 /* command_mounted.c: on a volume that is mounted */
 int command_umount(struct options *options);
 int command_flush(struct options *options);

@@ -262,59 +262,12 @@ static int run_in_background(const struct options *options, const char *dir)
     return code;
 }
 
-/* Makes `dir` and what is above it, private where it is new. */
-static int make_dirs(char *dir)
-{
-    for (char *p = dir + 1;; p++) {
-        if (*p && *p != '/')
-            continue;
-        char c = *p;
-        *p = 0;
-        struct stat st;
-        int r = mkdir(dir, 0700) < 0 && errno != EEXIST ? -errno : 0;
-        if (r == 0 && stat(dir, &st) == 0 && !S_ISDIR(st.st_mode))
-            r = -ENOTDIR;
-        if (r < 0)
-            msg_error(r, "%s: cannot make the cache directory: %s; choose one with --cache-dir",
-                      dir, strerror(-r));
-        *p = c;
-        if (r < 0 || !c)
-            return r;
-    }
-}
-
-/* Where caches are, as an absolute path. */
-static int find_cache_dir(const struct options *options, char ret_dir[PATH_MAX])
-{
-    const char *dir = options->volume.cache_dir, *home = getenv("HOME"), *base;
-    char here[PATH_MAX];
-    int r;
-
-    if (!dir)
-        dir = getenv("S3VOL_CACHE_DIR");
-    if (dir && *dir == '/')
-        r = format(ret_dir, PATH_MAX, "%s", dir);
-    else if (dir && *dir)
-        r = getcwd(here, sizeof here) ? format(ret_dir, PATH_MAX, "%s/%s", here, dir) : -errno;
-    else if (geteuid() == 0)
-        r = format(ret_dir, PATH_MAX, "/var/cache/s3vol");
-    else if ((base = getenv("XDG_CACHE_HOME")) && *base == '/')
-        r = format(ret_dir, PATH_MAX, "%s/s3vol", base);
-    else if (home && *home == '/')
-        r = format(ret_dir, PATH_MAX, "%s/.cache/s3vol", home);
-    else
-        return msg_error(-ENOENT, "mount: there is no $HOME; say --cache-dir");
-    if (r < 0)
-        return msg_error(r, "mount: the path of the cache directory is too long");
-    return make_dirs(ret_dir);
-}
-
 int command_mount(struct options *options)
 {
     char dir[PATH_MAX], cache_dir[PATH_MAX];
 
     if (mountpoint_resolve(options->args[1], dir) < 0 || mountpoint_check(dir) < 0 ||
-        find_cache_dir(options, cache_dir) < 0)
+        command_cache_dir(options, cache_dir) < 0)
         return EXIT_FAILED;
     options->volume.cache_dir = cache_dir;
     options->allow_other |= geteuid() == 0;

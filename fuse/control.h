@@ -22,7 +22,11 @@ enum control_kind {
     CONTROL_DRAIN = 2,   /* volume_drain() */
     CONTROL_COLLECT = 3, /* volume_collect() */
     CONTROL_DEFRAG = 4,  /* volume_defrag() */
-    CONTROL_LAST = CONTROL_DEFRAG,
+    /* to `len` bytes; when it is done it is in the bucket */
+    CONTROL_GROW = 5,
+    CONTROL_SHRINK = 6, /* refused with -ENOTEMPTY if that would cut off data */
+    CONTROL_CUT = 7,    /* and data with it */
+    CONTROL_LAST = CONTROL_CUT,
 };
 
 /* Work that takes long. The first call, with ticket 0, starts it; each call waits for its end for
@@ -39,7 +43,7 @@ struct control_task {
     uint32_t lost;          /* out: fenced or failed, nothing can be saved any more */
     uint32_t unreachable;   /* out: the store does not answer, or refuses us */
     uint64_t garbage_bytes; /* out: stored and not needed; 0 if that is not known */
-    uint64_t offset, len;   /* in: the range to defragment; len 0: to the end */
+    uint64_t offset, len;   /* in: the range to defragment, len 0: to the end; the new size */
     uint64_t range_bytes, gets_before, gets_after; /* out, when done: struct volume_defrag */
 };
 static_assert(sizeof(struct control_task) == 104, "layout");

@@ -15,7 +15,7 @@
 /* What opens a store. */
 #define URL_COMMANDS                                                                               \
     (COMMAND_CREATE | COMMAND_MOUNT | COMMAND_STATUS | COMMAND_LIST | COMMAND_DELETE |             \
-     COMMAND_CHECK)
+     COMMAND_CHECK | COMMAND_RESIZE)
 
 /* clang-format off */
 static const struct option table[] = {
@@ -24,7 +24,7 @@ static const struct option table[] = {
     {"compress", 0, SWITCH, COMMAND_CREATE, AT(create.compress), NULL, 0, 0, 0,
      "compress what is stored (zstd) where it pays; on by default"},
 
-    {"cache-dir", 0, TEXT, COMMAND_MOUNT, AT(volume.cache_dir), "DIR", 0, 0, 0,
+    {"cache-dir", 0, TEXT, COMMAND_MOUNT | COMMAND_RESIZE, AT(volume.cache_dir), "DIR", 0, 0, 0,
      "where the caches of all volumes are; $S3VOL_CACHE_DIR, else /var/cache/s3vol for root and "
      "~/.cache/s3vol for others"},
     {"cache-size", 0, SIZE, COMMAND_MOUNT, AT(volume.cache_bytes), "SIZE", 16 * M, 1024 * T, 0,
@@ -76,6 +76,10 @@ static const struct option table[] = {
      "if the volume cannot be mounted as it is: make it what it was at the newest instant that can "
      "be read; says which that is, and asks"},
     {"force", 0, FLAG, COMMAND_DELETE | COMMAND_CHECK, AT(force), NULL, 0, 0, 0, "do not ask"},
+    {"shrink", 0, FLAG, COMMAND_RESIZE, AT(shrink), NULL, 0, 0, 0,
+     "let SIZE be smaller than the volume is; refused if there is data beyond"},
+    {"discard-data", 0, FLAG, COMMAND_RESIZE, AT(discard_data), NULL, 0, 0, 0,
+     "with --shrink: cut off data, too, for good"},
 
     {"endpoint", 0, TEXT, URL_COMMANDS, AT(store.endpoint), "URL", 0, 0, 0,
      "S3 server, for example http://127.0.0.1:8000; $AWS_ENDPOINT_URL_S3, $AWS_ENDPOINT_URL"},

@@ -23,6 +23,7 @@ enum command_bit {
     COMMAND_HELP = 1 << 8,
     COMMAND_GC = 1 << 9,
     COMMAND_DEFRAG = 1 << 10,
+    COMMAND_RESIZE = 1 << 11,
 };
 
 enum { OPTIONS_ARGS_MAX = 2 };
@@ -38,6 +39,7 @@ struct options {
     bool repair; /* check */
     bool force;
     uint64_t offset, length; /* defrag */
+    bool shrink, discard_data; /* resize */
     bool help;
     const char *args[OPTIONS_ARGS_MAX]; /* what is not an option, in order */
     unsigned nargs;

@@ -15,7 +15,7 @@ struct slot {
     enum control_kind kind;
     uint64_t ticket;
     int result;
-    uint64_t offset, len; /* CONTROL_DEFRAG */
+    uint64_t offset, len;
     struct volume_defrag defrag;
 };
 
@@ -53,14 +53,37 @@ static int defrag(struct slot *slot)
                          &slot->defrag);
 }
 
+static int run_kind(struct slot *slot)
+{
+    struct volume *v = slot->tasks->volume;
+    int r;
+
+    switch (slot->kind) {
+    case CONTROL_NOTHING:
+        return 0;
+    case CONTROL_FLUSH:
+        return volume_flush(v);
+    case CONTROL_DRAIN:
+        return volume_drain(v);
+    case CONTROL_COLLECT:
+        return volume_collect(v);
+    case CONTROL_DEFRAG:
+        return defrag(slot);
+    case CONTROL_GROW:
+        r = volume_resize(v, slot->len);
+        return r == 0 ? volume_drain(v) : r;
+    case CONTROL_SHRINK:
+    case CONTROL_CUT:
+        return volume_shrink(v, slot->len, slot->kind == CONTROL_CUT);
+    }
+    return -EINVAL;
+}
+
 static void run_slot(struct work *work)
 {
     struct slot *slot = (struct slot *)((char *)work - offsetof(struct slot, work));
     struct tasks *t = slot->tasks;
-    int r = slot->kind == CONTROL_DRAIN     ? volume_drain(t->volume)
-            : slot->kind == CONTROL_COLLECT ? volume_collect(t->volume)
-            : slot->kind == CONTROL_DEFRAG  ? defrag(slot)
-                                            : volume_flush(t->volume);
+    int r = run_kind(slot);
 
     scope_lock(&t->lock);
     slot->result = r;
