@@ -202,6 +202,8 @@ attach_loop() {
 
 detach_loop() {
     losetup -d "${1:-$LOOP}"
+    # Another test's may look the same soon: inode numbers are, and device numbers are used again.
+    sed -i "\\|^${1:-$LOOP} |d" "$T/loops"
     # The kernel lets go of the file a moment later; until then the volume is busy.
     wait_for 20 eval "! losetup -n ${1:-$LOOP} | grep -q ."
 }
