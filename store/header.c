@@ -64,7 +64,7 @@ static int bad(const char **ret_why, const char *why)
 
 static uint32_t known_flags(unsigned kind)
 {
-    return kind == HEADER_SEGMENT ? HEADER_LAST : 0;
+    return kind == HEADER_SEGMENT ? HEADER_LAST : kind == HEADER_CLAIM ? HEADER_ROLLBACK : 0;
 }
 
 /* So that no sum of them wraps, and a claim leads on. */

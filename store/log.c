@@ -96,8 +96,9 @@ static int describe_claim(const struct header *h, const char *body, char *buf, s
     struct tm tm;
 
     strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S UTC", gmtime_r(&at, &tm));
-    return format(buf, size_bytes, "%.*s at %s (epoch %" PRIu64 ")", (int)MIN(h->body_bytes, 200u),
-                  body, when, h->epoch);
+    uint32_t skip = h->flags & HEADER_ROLLBACK ? MIN(h->body_bytes, (uint32_t)LOG_TARGET_BYTES) : 0;
+    return format(buf, size_bytes, "%.*s at %s (epoch %" PRIu64 ")",
+                  (int)MIN(h->body_bytes - skip, 200u), body + skip, when, h->epoch);
 }
 
 /* What is at a number that we wanted: *ret_ours, or who put it there. -ENOENT: nothing. */
@@ -137,19 +138,23 @@ int log_describe_claim(struct log *log, uint64_t claim, char *buf, size_t size_b
                  : 0;
 }
 
-/* Stores a claim of our nonce and epoch at `seq`, if that is free: the log goes on at `next`. */
+/* Stores a claim of our nonce and epoch at `seq`, if that is free: the log goes on at `next`.
+ * `target`: LOG_TARGET_BYTES of a rollback, or NULL. */
 static int put_claim(struct log *log, const struct log_position *pos, uint64_t seq, uint64_t next,
-                     const char *who, int64_t patience_ms)
+                     const char *who, const uint8_t *target, int64_t patience_ms)
 {
-    uint8_t buf[HEADER_BYTES + LOG_WHO_BYTES_MAX];
+    uint8_t buf[HEADER_BYTES + LOG_TARGET_BYTES + LOG_WHO_BYTES_MAX];
+    uint32_t who_at = target ? LOG_TARGET_BYTES : 0;
+    uint32_t who_bytes = (uint32_t)MIN(strlen(who), (size_t)LOG_WHO_BYTES_MAX);
     char key[STORE_KEY_MAX], by[320];
     struct header h = {
         .kind = HEADER_CLAIM,
+        .flags = target ? HEADER_ROLLBACK : 0,
         .seq = seq,
         .size_blocks = pos->size_blocks,
         .first = pos->seq,
         .next = next,
-        .body_bytes = (uint32_t)MIN(strlen(who), (size_t)LOG_WHO_BYTES_MAX),
+        .body_bytes = who_at + who_bytes,
     };
     bool ours = true;
     int r;
@@ -157,7 +162,9 @@ static int put_claim(struct log *log, const struct log_position *pos, uint64_t s
     log->claim = seq;
     log_describe(log, &h);
     h.object_bytes = HEADER_BYTES + h.body_bytes;
-    memcpy(buf + HEADER_BYTES, who, h.body_bytes);
+    if (target)
+        memcpy(buf + HEADER_BYTES, target, LOG_TARGET_BYTES);
+    memcpy(buf + HEADER_BYTES + who_at, who, who_bytes);
     header_encode(&h, buf + HEADER_BYTES, buf);
     log_key(seq, key);
     r = store_put(log->store, key, buf, h.object_bytes, put_flags(log), patience_ms);
@@ -183,14 +190,15 @@ static void begin_epoch(struct log *log, struct log_position *pos, uint64_t next
     log->acknowledged = next - 1;
 }
 
-int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
-              const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms)
+static int claim(struct log *log, struct log_position *pos, uint64_t missing,
+                 const uint8_t claim_nonce[UUID_BYTES], const char *who, const uint8_t *target,
+                 int64_t patience_ms)
 {
     uint64_t next = missing + LOG_WINDOW + 1;
 
     log->epoch = pos->epoch + 1;
     memcpy(log->nonce, claim_nonce, UUID_BYTES);
-    int r = put_claim(log, pos, missing, next, who, patience_ms);
+    int r = put_claim(log, pos, missing, next, who, target, patience_ms);
     if (r == 0)
         begin_epoch(log, pos, next);
     return r;
@@ -204,10 +212,27 @@ int log_fence(struct log *log, struct log_position *pos, const uint64_t *fences,
 
     log->epoch = pos->epoch + 1;
     for (size_t i = 0; i < nfences && r == 0; i++)
-        r = put_claim(log, pos, fences[i], next, who, patience_ms);
+        r = put_claim(log, pos, fences[i], next, who, NULL, patience_ms);
     if (r == 0)
         begin_epoch(log, pos, next);
     return r;
+}
+
+int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
+              const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms)
+{
+    return claim(log, pos, missing, claim_nonce, who, NULL, patience_ms);
+}
+
+int log_claim_rollback(struct log *log, struct log_position *pos, uint64_t missing,
+                       const uint8_t claim_nonce[UUID_BYTES], const char *who, uint64_t root,
+                       uint64_t seq, int64_t patience_ms)
+{
+    uint8_t target[LOG_TARGET_BYTES];
+
+    put_le64(target, root);
+    put_le64(target + 8, seq);
+    return claim(log, pos, missing, claim_nonce, who, target, patience_ms);
 }
 
 uint64_t log_reserve(struct log *log, unsigned n)

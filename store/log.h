@@ -13,6 +13,7 @@
 enum {
     LOG_HEAD_BYTES = 64 * 1024,
     LOG_WHO_BYTES_MAX = 256, /* of the text in a claim */
+    LOG_TARGET_BYTES = 16,   /* in front of a rollback's text: root and seq */
 #ifndef SMALL_LIMITS
     LOG_WINDOW = 1024,      /* numbers in flight beyond the last one acknowledged in order */
     LOG_ENTRIES_MAX = 2044, /* so that header and table fit into LOG_HEAD_BYTES */
@@ -47,12 +48,19 @@ void log_key(uint64_t seq, char ret_key[STORE_KEY_MAX]);
 bool log_parse_key(const char *key, uint64_t *ret_seq);
 
 /* Calls `apply` for every whole commit and every claim from pos->next on, in order: `last` is the
- * header of the commit's last segment, or the claim's. Then `*pos` is after it. Stops at the first
- * missing number, *ret_missing; what is there of an unfinished commit before it is not applied. */
+ * header of the commit's last segment, or the claim's. A positive
+ * return of it ends the reading, as if the log ended there. Then `*pos` is after it. Stops at the
+ * first missing number, *ret_missing; what is there of an unfinished commit before it is not
+ * applied. */
 typedef int log_apply_fn(void *ctx, const struct header *last, const struct entry *entries,
                          size_t nentries, const struct log_position *pos);
 int log_replay(struct log *log, struct log_position *pos, log_apply_fn *apply, void *ctx,
                int64_t patience_ms, uint64_t *ret_missing);
+
+/* The same up to number `last` only, the end of a commit or a claim, which has to be there: else
+ * -EBADMSG, with a message. */
+int log_replay_to(struct log *log, struct log_position *pos, uint64_t last, log_apply_fn *apply,
+                  void *ctx, int64_t patience_ms);
 
 /* The same, without a listing: number by number up to the first missing one, and nothing is between
  * that and the return. For who is close behind a writer that goes on. */
@@ -85,6 +93,12 @@ int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
  * of them; those before it are claimed. */
 int log_fence(struct log *log, struct log_position *pos, const uint64_t *fences, size_t nfences,
               const char *who, int64_t patience_ms);
+
+/* The same, and from this claim on the volume is as of the checkpoint `root` (0: none) with the log
+ * up to `seq`, of pos->size_blocks: in the moment that the claim is stored, not before. */
+int log_claim_rollback(struct log *log, struct log_position *pos, uint64_t missing,
+                       const uint8_t claim_nonce[UUID_BYTES], const char *who, uint64_t root,
+                       uint64_t seq, int64_t patience_ms);
 
 /* --- after log_claim() --- */
 

@@ -1,6 +1,7 @@
 /* Reading the log: headers and tables, many at once, in order. The contract is in log.h. */
 #include "checkpoint.h"
 
+#include "bytes.h"
 #include "msg.h"
 #include "pipeline.h"
 #include "scope.h"
@@ -40,7 +41,9 @@ static int check_entries(const struct superblock *sb, const struct header *h, co
 static bool sizes_add_up(const struct header *h)
 {
     if (h->kind == HEADER_CLAIM)
-        return h->nentries == 0 && h->object_bytes == HEADER_BYTES + h->body_bytes;
+        return h->nentries == 0 &&
+               (!(h->flags & HEADER_ROLLBACK) || h->body_bytes >= LOG_TARGET_BYTES) &&
+               h->object_bytes == HEADER_BYTES + h->body_bytes;
     return h->nentries <= LOG_ENTRIES_MAX && h->body_bytes == h->nentries * ENTRY_BYTES &&
            h->first <= h->seq;
 }
@@ -55,6 +58,14 @@ int log_decode(const struct superblock *sb, uint64_t seq, const void *head, size
     if (r == 0 && !sizes_add_up(&h)) {
         *ret_why = "damaged: sizes do not add up";
         return -EBADMSG;
+    }
+    if (r == 0 && h.flags & HEADER_ROLLBACK && h.kind == HEADER_CLAIM) {
+        h.rollback_root = get_le64((const uint8_t *)head + HEADER_BYTES);
+        h.rollback_seq = get_le64((const uint8_t *)head + HEADER_BYTES + 8);
+        if (h.rollback_root > h.rollback_seq || h.rollback_seq >= seq) {
+            *ret_why = "damaged: a rollback to what was not yet";
+            return -EBADMSG;
+        }
     }
     if (r == 0 && h.kind == HEADER_SEGMENT) {
         entries = calloc(MAX(h.nentries, 1u), sizeof *entries);
@@ -144,6 +155,8 @@ static int take_in(struct replay *rp, const struct header *h, const struct entry
         pos->epoch = h->epoch;
         pos->claim = h->seq;
         memcpy(pos->nonce, h->nonce, UUID_BYTES);
+        if (h->flags & HEADER_ROLLBACK)
+            pos->size_blocks = h->size_blocks;
         r = rp->apply(rp->ctx, h, NULL, 0, pos);
     } else {
         r = collect(rp, entries, h->nentries);
@@ -239,7 +252,11 @@ static const struct pipeline_ops items = {item_make, item_use, item_drop};
 struct seqs {
     uint64_t *seqs;
     size_t n, room;
+    uint64_t last; /* the greatest that is wanted */
+    bool enough;   /* there are greater ones */
 };
+
+enum { LISTED_ENOUGH = -ECANCELED }; /* a list function's own */
 
 static int add_seq(void *ctx, const char *key, uint64_t size_bytes)
 {
@@ -249,6 +266,8 @@ static int add_seq(void *ctx, const char *key, uint64_t size_bytes)
     (void)size_bytes;
     if (!log_parse_key(key, &seq))
         return 0; /* not ours: somebody's file lying about */
+    if (seq > s->last)
+        return s->enough = true, LISTED_ENOUGH;
     if (s->n == s->room) {
         size_t room = MAX(2 * s->room, (size_t)256);
         uint64_t *more = realloc(s->seqs, room * sizeof *more);
@@ -261,8 +280,8 @@ static int add_seq(void *ctx, const char *key, uint64_t size_bytes)
     return 0;
 }
 
-int log_replay(struct log *log, struct log_position *pos, log_apply_fn *apply, void *ctx,
-               int64_t patience_ms, uint64_t *ret_missing)
+static int replay(struct log *log, struct log_position *pos, uint64_t last, log_apply_fn *apply,
+                  void *ctx, int64_t patience_ms, uint64_t *ret_missing)
 {
     struct replay rp = {.log = log,
                         .patience_ms = patience_ms,
@@ -270,21 +289,42 @@ int log_replay(struct log *log, struct log_position *pos, log_apply_fn *apply, v
                         .expect = pos->next,
                         .apply = apply,
                         .ctx = ctx};
-    struct seqs s = {0};
+    struct seqs s = {.last = last};
     char after[STORE_KEY_MAX];
     int r;
 
     log_key(pos->next - 1, after);
     r = store_list(log_store(log), "log/", after, add_seq, &s, patience_ms);
+    if (r == LISTED_ENOUGH && s.enough)
+        r = 0;
     rp.seqs = s.seqs;
     if (r == 0)
         r = pipeline_run(s.n, &items, &rp);
-    if (r == THE_END)
-        r = 0;
+    r = MIN(r, 0); /* THE_END, or `apply` had enough */
     if (r == 0)
         *ret_missing = rp.expect;
     free(s.seqs);
     free(rp.entries);
+    return r;
+}
+
+int log_replay(struct log *log, struct log_position *pos, log_apply_fn *apply, void *ctx,
+               int64_t patience_ms, uint64_t *ret_missing)
+{
+    return replay(log, pos, SEQ_MAX, apply, ctx, patience_ms, ret_missing);
+}
+
+int log_replay_to(struct log *log, struct log_position *pos, uint64_t last, log_apply_fn *apply,
+                  void *ctx, int64_t patience_ms)
+{
+    uint64_t missing = pos->next;
+    int r = pos->seq < last ? replay(log, pos, last, apply, ctx, patience_ms, &missing) : 0;
+
+    if (r == 0 && pos->seq != last)
+        r = msg_error(-EBADMSG,
+                      "%s: log/%016" PRIx64 ": is missing, or no commit ends at %016" PRIx64
+                      " that a snapshot or clone names; see `s3vol check`",
+                      store_url(log_store(log)), missing, last);
     return r;
 }
 
@@ -303,5 +343,5 @@ int log_follow(struct log *log, struct log_position *pos, log_apply_fn *apply, v
     }
     *ret_missing = rp.expect;
     free(rp.entries);
-    return r == -ENOENT ? 0 : r;
+    return r == -ENOENT ? 0 : MIN(r, 0);
 }

@@ -256,6 +256,23 @@ int store_new(struct store_backend *backend, const struct clock *clock, struct s
     return 0;
 }
 
+/* For those that are opened beside it. */
+static int keep_config(struct store *store, const struct store_config *config)
+{
+    const char **const strings[] = {&store->config.endpoint, &store->config.region,
+                                    &store->config.profile, &store->config.ca_file};
+    int r = 0;
+
+    store->config = *config;
+    store->has_config = true;
+    for (size_t i = 0; i < ARRAY_SIZE(strings); i++) {
+        const char *text = *strings[i];
+        if (text && !(*strings[i] = strdup(text)))
+            r = -ENOMEM; /* all the others are copied all the same: store_free() frees them */
+    }
+    return r;
+}
+
 int store_open(const struct store_config *config, const char *url_text, struct store **ret_store)
 {
     struct store_backend backend = {0};
@@ -264,9 +281,28 @@ int store_open(const struct store_config *config, const char *url_text, struct s
 
     if (r == 0)
         r = url.s3 ? s3_open(&url, config, &backend) : dir_open(&url, &backend);
-    if (r < 0)
-        return r;
-    return store_new(&backend, config->clock, ret_store);
+    struct store *store = NULL;
+    if (r == 0)
+        r = store_new(&backend, config->clock, &store);
+    if (r == 0)
+        r = keep_config(store, config);
+    if (r == 0)
+        *ret_store = store;
+    else
+        store_free(store);
+    return r;
+}
+
+int store_open_beside(const struct store *store, const char *url, struct store **ret_store)
+{
+    if (store->open_beside)
+        return store->open_beside(url, ret_store);
+    return store->has_config ? store_open(&store->config, url, ret_store) : -ENOTSUP;
+}
+
+void store_set_beside(struct store *store, store_open_fn *open)
+{
+    store->open_beside = open;
 }
 
 void store_free(struct store *store)
@@ -274,6 +310,10 @@ void store_free(struct store *store)
     if (!store)
         return;
     store->backend.ops->free(store->backend.self);
+    free((char *)store->config.endpoint);
+    free((char *)store->config.region);
+    free((char *)store->config.profile);
+    free((char *)store->config.ca_file);
     pthread_cond_destroy(&store->wake);
     pthread_mutex_destroy(&store->lock);
     free(store);

@@ -58,6 +58,12 @@ int store_open(const struct store_config *config, const char *url, struct store 
 struct store_backend;
 int store_new(struct store_backend *backend, const struct clock *clock, struct store **ret_store);
 
+/* Opens another volume's objects with the same credentials, endpoint and clock: a clone's base. */
+int store_open_beside(const struct store *store, const char *url, struct store **ret_store);
+/* How that is done for one that store_new() made. For tests. */
+typedef int store_open_fn(const char *url, struct store **ret_store);
+void store_set_beside(struct store *store, store_open_fn *open);
+
 /* All calls must have returned. */
 void store_free(struct store *store);
 

@@ -16,6 +16,9 @@
 struct store {
     struct store_backend backend;
     const struct clock *clock;
+    struct store_config config; /* of store_open(): the strings are ours */
+    bool has_config;
+    store_open_fn *open_beside;
     atomic_uint_fast64_t get, put, list, del, failed, retried, bytes_up, bytes_down;
     atomic_bool reachable, stopping;
     atomic_bool troubled; /* a warning was printed, and no answer came since */
