@@ -1,12 +1,18 @@
 #include "catchup.h"
 
 #include "../store/checkpoint.h"
+#include "../store/msg.h"
 #include "../store/scope.h"
+#include "scratch.h"
+
+#include <string.h>
 
 struct context {
     struct index *ix;
     struct catchup *c;
 };
+
+enum { ROLLED_BACK = 1 };
 
 static int apply(void *ctx, const struct header *last, const struct entry *entries, size_t nentries,
                  const struct log_position *pos)
@@ -16,6 +22,10 @@ static int apply(void *ctx, const struct header *last, const struct entry *entri
     uint64_t nsegments = last->kind == HEADER_SEGMENT ? last->seq - last->first + 1 : 0;
 
     x->c->segments += MAX(nsegments, UINT64_C(1));
+    if (last->kind == HEADER_CLAIM && last->flags & HEADER_ROLLBACK) {
+        x->c->rollback = *last;
+        return ROLLED_BACK;
+    }
     return index_apply(x->ix, entries, nentries, nsegments, pos, true);
 }
 
@@ -39,26 +49,164 @@ static int load_checkpoint(struct log *log, struct index *ix, int64_t patience_m
     return r < 0 ? r : end;
 }
 
+/* ------------------------------------------------------------------ another instant's map */
+
+struct copying {
+    struct index *to;
+    unsigned add_base; /* 1: of our base, whose bases follow it in our superblock */
+};
+
+static int copy_places(void *ctx, const struct places *p)
+{
+    struct copying *c = ctx;
+    struct places copy = *p;
+
+    for (unsigned i = 0; i < copy.n; i++)
+        copy.e[i].base = (uint16_t)(copy.e[i].base + c->add_base);
+    return index_reload_add(c->to, copy.e, copy.n);
+}
+
+/* Replaces the map of `ix`, in one transaction, by that of an instant of a volume (`store`, `sb`):
+ * it is made in an index of its own, so that half of it is never taken for all. */
+static int copy_instant(struct store *store, const struct superblock *sb, uint64_t root,
+                        uint64_t seq, unsigned add_base, struct index *ix,
+                        const struct log_position *pos, int64_t patience_ms)
+{
+    struct copying copying = {ix, add_base};
+    struct index_view *view = NULL;
+    struct scratch *scratch;
+    struct log_position there;
+    struct catchup c;
+    int r = scratch_new(store, sb, &scratch);
+
+    if (r < 0)
+        return r;
+    r = catchup_to(scratch->log, scratch->index, root, seq, patience_ms, &c);
+    if (r == 0)
+        r = index_view_begin(scratch->index, &view, &there);
+    if (r == 0)
+        r = index_reload_begin(ix);
+    if (r == 0) {
+        r = index_view_each(view, 0, VOLUME_BLOCKS_MAX / CHUNK_BLOCKS, copy_places, &copying);
+        int end = index_reload_end(ix, pos, r == 0);
+        r = r < 0 ? r : end;
+    }
+    index_view_end(view);
+    scratch_free(scratch);
+    return r;
+}
+
+/* What a clone begins with. */
+static int load_base(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *c)
+{
+    const struct superblock *sb = log_superblock(log);
+    const struct base *base = &sb->bases[0];
+    struct log_position pos = {.next = 1, .size_blocks = sb->size_bytes / BLOCK_BYTES};
+    struct superblock there;
+    struct store *store;
+    int r = store_open_beside(log_store(log), base->url, &store);
+
+    if (r < 0)
+        return r;
+    r = superblock_load(store, &there, patience_ms);
+    if (r == 0 && memcmp(there.uuid, base->uuid, UUID_BYTES) != 0)
+        r = msg_error(-EIO, "%s: is another volume now than the one that %s is a clone of",
+                      base->url, store_url(log_store(log)));
+    if (r == 0)
+        r = copy_instant(store, &there, base->root, base->seq, 1, ix, &pos, patience_ms);
+    if (r == -ENOENT)
+        r = msg_error(-EIO, "%s: what %s is a clone of is not there any more", base->url,
+                      store_url(log_store(log)));
+    store_free(store);
+    if (r == 0)
+        c->pos = pos;
+    return r;
+}
+
+/* c->pos is the claim's already. */
+static int roll_back(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *c)
+{
+    int r = copy_instant(log_store(log), log_superblock(log), c->rollback.rollback_root,
+                         c->rollback.rollback_seq, 0, ix, &c->pos, patience_ms);
+
+    c->rollback.kind = 0;
+    return r;
+}
+
+/* ------------------------------------------------------------------ the log */
+
+/* Reads on from c->pos: to the number `last`, or (SEQ_MAX) to the end. */
+static int read_on(struct log *log, struct index *ix, uint64_t last, int64_t patience_ms,
+                   struct catchup *c)
+{
+    struct context x = {ix, c};
+    int r;
+
+    do {
+        r = last == SEQ_MAX ? log_replay(log, &c->pos, apply, &x, patience_ms, &c->missing)
+                            : log_replay_to(log, &c->pos, last, apply, &x, patience_ms);
+        if (r < 0 || !c->rollback.kind)
+            return r;
+        r = roll_back(log, ix, patience_ms, c);
+    } while (r == 0);
+    return r;
+}
+
+/* Where the log begins; a clone's map, unless it was loaded before. */
+static int from_start(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *c)
+{
+    const struct superblock *sb = log_superblock(log);
+    struct index_meta meta;
+
+    index_get_meta(ix, &meta);
+    c->pos = (struct log_position){.next = 1, .size_blocks = sb->size_bytes / BLOCK_BYTES};
+    return sb->nbases && meta.pos.size_blocks == 0 ? load_base(log, ix, patience_ms, c) : 0;
+}
+
 int catchup(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *ret)
 {
     struct index_meta meta;
-    struct context x = {ix, ret};
     int r;
 
     *ret = (struct catchup){0};
     index_get_meta(ix, &meta);
     ret->pos = meta.pos;
-    if (meta.pos.seq == 0) /* nothing was taken in yet, whatever else is in there */
-        ret->pos.size_blocks = log_superblock(log)->size_bytes / BLOCK_BYTES;
     r = checkpoint_newest(log, &ret->checkpoint, patience_ms);
-    if (r == 0 && ret->pos.seq < ret->checkpoint)
+    if (r == 0 && meta.pos.seq < ret->checkpoint)
         r = load_checkpoint(log, ix, patience_ms, ret);
-    return r == 0 ? log_replay(log, &ret->pos, apply, &x, patience_ms, &ret->missing) : r;
+    else if (r == 0 && meta.pos.seq == 0) /* nothing of the log was taken in yet */
+        r = from_start(log, ix, patience_ms, ret);
+    return r == 0 ? read_on(log, ix, SEQ_MAX, patience_ms, ret) : r;
 }
 
 int catchup_follow(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *c)
 {
     struct context x = {ix, c};
+    int r;
 
-    return log_follow(log, &c->pos, apply, &x, patience_ms, &c->missing);
+    do {
+        r = log_follow(log, &c->pos, apply, &x, patience_ms, &c->missing);
+        if (r < 0 || !c->rollback.kind)
+            return r;
+        r = roll_back(log, ix, patience_ms, c);
+    } while (r == 0);
+    return r;
+}
+
+int catchup_to(struct log *log, struct index *ix, uint64_t root, uint64_t seq, int64_t patience_ms,
+               struct catchup *ret)
+{
+    *ret = (struct catchup){.checkpoint = root};
+    int r =
+        root ? load_checkpoint(log, ix, patience_ms, ret) : from_start(log, ix, patience_ms, ret);
+
+    return r == 0 && ret->pos.seq < seq ? read_on(log, ix, seq, patience_ms, ret) : r;
+}
+
+int catchup_from_start(struct log *log, struct index *ix, int64_t patience_ms)
+{
+    struct catchup c = {0};
+    int r = from_start(log, ix, patience_ms, &c);
+
+    return r == 0 ? read_on(log, ix, SEQ_MAX, patience_ms, &c) : r;
 }

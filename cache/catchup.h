@@ -1,4 +1,4 @@
-/* Brings the map in an index up to date from the bucket. */
+/* The map in index.db, brought up to date from the bucket: by whoever attaches or looks. */
 #ifndef S3VOL_CATCHUP_H
 #define S3VOL_CATCHUP_H
 
@@ -6,17 +6,26 @@
 
 struct catchup {
     struct log_position pos; /* what the map is as of now */
-    uint64_t checkpoint;     /* the newest one listed; 0: none */
-    uint64_t missing;        /* the first number that the log lacks */
-    uint64_t segments;       /* read since the checkpoint, or since the index's own position */
+    uint64_t checkpoint;     /* the newest one's number; 0: there is none */
+    uint64_t segments;       /* read from the log */
+    uint64_t missing;        /* the log's first missing number */
+    struct header rollback;  /* a claim that does not stand in the map yet; its kind is 0: none */
 };
 
-/* Loads the newest checkpoint if the index is older, and takes in every whole commit after it; so
- * much is in the index even when this fails. -ENOENT, silently: something was deleted meanwhile,
- * start over. */
-int catchup(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *ret_catchup);
+/* From the newest checkpoint, if it is newer than the map, and the log after it. Cached rows lose
+ * what others wrote. -ENOENT: something was deleted meanwhile; call again. Other errors were
+ * reported. A clone that has no checkpoint begins with its base's map. */
+int catchup(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *ret);
 
-/* A writer went on meanwhile: takes in what it stored since, without listing anything. */
-int catchup_follow(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *catchup);
+/* Goes on where the last one ended, without a listing: as log_follow(). */
+int catchup_follow(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *c);
+
+/* Makes an empty index the volume as of an instant: a pin's root and seq. -ENOENT as above. */
+int catchup_to(struct log *log, struct index *ix, uint64_t root, uint64_t seq, int64_t patience_ms,
+               struct catchup *ret);
+
+/* The log from its beginning, whatever checkpoints there are; of a clone, from its base's map. What
+ * could be read is in the map, also after an error. */
+int catchup_from_start(struct log *log, struct index *ix, int64_t patience_ms);
 
 #endif

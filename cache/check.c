@@ -159,23 +159,13 @@ struct bad_object *check_note_bad(struct check *c, uint64_t seq, const char *why
 
 /* ------------------------------------------------------------------ the map */
 
-static int apply(void *ctx, const struct header *last, const struct entry *entries, size_t nentries,
-                 const struct log_position *pos)
-{
-    uint64_t nsegments = last->kind == HEADER_SEGMENT ? last->seq - last->first + 1 : 0;
-
-    return index_apply(ctx, entries, nentries, nsegments, pos, false);
-}
-
 /* As an attachment makes it. If its checkpoint cannot be read, the log may still have everything.
  * What was read until something failed is in the map. */
 static int make_map(struct check *c)
 {
-    struct log_position pos = {.next = 1, .size_blocks = c->sb.size_bytes / BLOCK_BYTES};
     struct index *ix = c->scratch->index;
     struct index_meta meta;
     struct catchup up = {0};
-    uint64_t missing;
     int r = -ENOENT;
 
     for (int tries = 0; r == -ENOENT && tries < 3; tries++) /* something was deleted meanwhile */
@@ -188,7 +178,7 @@ static int make_map(struct check *c)
     if (r < 0)
         check_wrong(c, "the map cannot be read to the log's end: it cannot be mounted as it is");
     if (r < 0 && meta.pos.seq == 0 && c->checkpoint > 0)
-        (void)log_replay(c->scratch->log, &pos, apply, ix, CHECK_PATIENCE_MS, &missing);
+        (void)catchup_from_start(c->scratch->log, ix, CHECK_PATIENCE_MS);
     index_get_meta(ix, &meta);
     c->map = meta.pos;
     return 0;

@@ -25,10 +25,9 @@ enum header_kind {
 /* flags */
 enum {
     HEADER_LAST = 1,     /* this segment ends its commit */
-    HEADER_ROLLBACK = 2, /* this claim takes the map back to an earlier instant; its body begins with
-                            that one's root and seq, 8 bytes each (log.h: rollback_…) */
+    HEADER_ROLLBACK = 2, /* this claim takes the map back to an earlier instant; its body begins
+                            with that one's root and seq, 8 bytes each (log.h: rollback_…) */
 };
-
 
 struct header {
     enum header_kind kind;
@@ -49,8 +48,8 @@ struct header {
                              claim's text, the part table, or the packed entries */
     uint32_t body_crc;
     uint32_t object_bytes; /* the whole object, frames included */
-    /* of a claim with HEADER_ROLLBACK, given by log_decode(); not in the header: the volume is as of
-     * this pin's root and seq (pin.h) */
+    /* of a claim with HEADER_ROLLBACK, given by log_decode(); not in the header: the volume is as
+     * of this pin's root and seq (pin.h) */
     uint64_t rollback_root, rollback_seq;
 };
 

@@ -113,6 +113,7 @@ struct replay {
     int64_t patience_ms;
     const uint64_t *seqs; /* what is there, ascending */
     struct log_position *pos;
+    bool stopped;            /* by `apply` */
     _Atomic uint64_t expect; /* the number that has to come now; makers look at it, too */
     struct entry *entries;   /* of the commit that is being read */
     size_t nentries, room;
@@ -158,6 +159,7 @@ static int take_in(struct replay *rp, const struct header *h, const struct entry
         if (h->flags & HEADER_ROLLBACK)
             pos->size_blocks = h->size_blocks;
         r = rp->apply(rp->ctx, h, NULL, 0, pos);
+        rp->stopped = r > 0;
     } else {
         r = collect(rp, entries, h->nentries);
         if (r == 0 && h->flags & HEADER_LAST) {
@@ -165,6 +167,7 @@ static int take_in(struct replay *rp, const struct header *h, const struct entry
             pos->next = h->seq + 1;
             pos->size_blocks = h->size_blocks;
             r = rp->apply(rp->ctx, h, rp->entries, rp->nentries, pos);
+            rp->stopped = r > 0;
             rp->nentries = 0;
         }
     }
@@ -281,7 +284,7 @@ static int add_seq(void *ctx, const char *key, uint64_t size_bytes)
 }
 
 static int replay(struct log *log, struct log_position *pos, uint64_t last, log_apply_fn *apply,
-                  void *ctx, int64_t patience_ms, uint64_t *ret_missing)
+                  void *ctx, int64_t patience_ms, uint64_t *ret_missing, bool *ret_stopped)
 {
     struct replay rp = {.log = log,
                         .patience_ms = patience_ms,
@@ -303,6 +306,7 @@ static int replay(struct log *log, struct log_position *pos, uint64_t last, log_
     r = MIN(r, 0); /* THE_END, or `apply` had enough */
     if (r == 0)
         *ret_missing = rp.expect;
+    *ret_stopped = rp.stopped;
     free(s.seqs);
     free(rp.entries);
     return r;
@@ -311,16 +315,21 @@ static int replay(struct log *log, struct log_position *pos, uint64_t last, log_
 int log_replay(struct log *log, struct log_position *pos, log_apply_fn *apply, void *ctx,
                int64_t patience_ms, uint64_t *ret_missing)
 {
-    return replay(log, pos, SEQ_MAX, apply, ctx, patience_ms, ret_missing);
+    bool stopped;
+
+    return replay(log, pos, SEQ_MAX, apply, ctx, patience_ms, ret_missing, &stopped);
 }
 
 int log_replay_to(struct log *log, struct log_position *pos, uint64_t last, log_apply_fn *apply,
                   void *ctx, int64_t patience_ms)
 {
     uint64_t missing = pos->next;
-    int r = pos->seq < last ? replay(log, pos, last, apply, ctx, patience_ms, &missing) : 0;
+    bool stopped = false;
+    int r = 0;
 
-    if (r == 0 && pos->seq != last)
+    if (pos->seq < last)
+        r = replay(log, pos, last, apply, ctx, patience_ms, &missing, &stopped);
+    if (r == 0 && !stopped && pos->seq != last)
         r = msg_error(-EBADMSG,
                       "%s: log/%016" PRIx64 ": is missing, or no commit ends at %016" PRIx64
                       " that a snapshot or clone names; see `s3vol check`",

@@ -190,32 +190,39 @@ static int probe_conditional_put(struct store *store, int64_t patience_ms, bool 
     return store_delete(store, (const char *const[]){key}, 1, patience_ms);
 }
 
-int superblock_create(struct store *store, struct superblock *sb, const struct clock *clock,
-                      int64_t patience_ms)
+int superblock_expect_none(struct store *store, int64_t patience_ms)
 {
-    char text[NOTE_BYTES_MAX];
+    char head[1];
     size_t len;
-    uint64_t size;
-    time_t now = clock->wall_ms() / 1000;
-    struct tm tm;
-    int r;
+    int r = store_get_head(store, "volume", head, sizeof head, &len, NULL, patience_ms);
 
-    r = store_get_head(store, "volume", text, sizeof text, &len, &size, patience_ms);
     if (r == 0)
         return msg_error(-EEXIST,
                          "%s: there is a volume already; choose another name, or delete it first",
                          store_url(store));
-    if (r != -ENOENT)
-        return r;
-    r = probe_conditional_put(store, patience_ms, &sb->conditional_put);
-    if (r == 0)
-        r = random_bytes(sb->uuid, sizeof sb->uuid);
-    if (r < 0)
-        return r;
+    return r == -ENOENT ? 0 : r;
+}
+
+int superblock_name(struct superblock *sb, const struct clock *clock)
+{
+    time_t now = clock->wall_ms() / 1000;
+    struct tm tm;
+    int r = random_bytes(sb->uuid, sizeof sb->uuid);
+
     sb->uuid[6] = (uint8_t)((sb->uuid[6] & 15) | 64);  /* RFC 4122, version 4 … */
     sb->uuid[8] = (uint8_t)((sb->uuid[8] & 63) | 128); /* … and variant */
     strftime(sb->created, sizeof sb->created, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &tm));
-    r = superblock_encode(sb, text, sizeof text, &len);
+    return r;
+}
+
+int superblock_store(struct store *store, struct superblock *sb, bool probe, int64_t patience_ms)
+{
+    char text[NOTE_BYTES_MAX];
+    size_t len;
+    int r = probe ? probe_conditional_put(store, patience_ms, &sb->conditional_put) : 0;
+
+    if (r == 0)
+        r = superblock_encode(sb, text, sizeof text, &len);
     if (r < 0)
         return r;
     r = store_put(store, "volume", text, len, sb->conditional_put ? STORE_IF_ABSENT : 0,
@@ -228,6 +235,16 @@ int superblock_create(struct store *store, struct superblock *sb, const struct c
                           store_url(store));
     }
     return r;
+}
+
+int superblock_create(struct store *store, struct superblock *sb, const struct clock *clock,
+                      int64_t patience_ms)
+{
+    int r = superblock_expect_none(store, patience_ms);
+
+    if (r == 0)
+        r = superblock_name(sb, clock);
+    return r == 0 ? superblock_store(store, sb, true, patience_ms) : r;
 }
 
 int superblock_load(struct store *store, struct superblock *ret_sb, int64_t patience_ms)

@@ -44,6 +44,12 @@ int superblock_decode(const char *text, size_t len, struct superblock *ret_sb,
 int superblock_create(struct store *store, struct superblock *sb, const struct clock *clock,
                       int64_t patience_ms);
 
+/* The steps of it, for clones: -EEXIST, with a message, if there is a volume; sets uuid and
+ * created; stores it, after the probe if what the store can do is not known. */
+int superblock_expect_none(struct store *store, int64_t patience_ms);
+int superblock_name(struct superblock *sb, const struct clock *clock);
+int superblock_store(struct store *store, struct superblock *sb, bool probe, int64_t patience_ms);
+
 /* Fails with one line printed; -ENOENT: there is no volume. */
 int superblock_load(struct store *store, struct superblock *ret_sb, int64_t patience_ms);
 
