@@ -422,6 +422,8 @@ int volume_attach(struct volume *v)
     int r = superblock_load(v->store, &v->sb, ATTACH_PATIENCE_MS);
 
     if (r == 0)
+        r = bases_open(v->store, &v->sb, ATTACH_PATIENCE_MS, &v->bases);
+    if (r == 0)
         r = open_dir(v);
     if (r == 0)
         r = volume_complete_config(v);

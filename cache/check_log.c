@@ -142,7 +142,7 @@ static uint64_t blocks_in_use(struct check *c, const struct entry *e)
     if (!c->whole || index_load(c->scratch->index, e->block / CHUNK_BLOCKS, &p) < 0)
         return mask;
     for (unsigned i = 0; i < p.n; i++)
-        if (p.e[i].seq == e->seq && p.e[i].offset == e->offset)
+        if (p.e[i].base == e->base && p.e[i].seq == e->seq && p.e[i].offset == e->offset)
             used |= mask_range((unsigned)(p.e[i].block % CHUNK_BLOCKS), (unsigned)p.e[i].nblocks);
     return mask & used;
 }

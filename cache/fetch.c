@@ -33,7 +33,7 @@ struct wish {
 
 struct download {
     struct download *next;
-    struct wish *wishes; /* of one segment */
+    struct wish *wishes; /* of one segment of one log */
 };
 
 /* ------------------------------------------------------------------ planning */
@@ -175,14 +175,16 @@ static int by_place(const void *a, const void *b)
     const struct entry *x = &(*(struct wish *const *)a)->entry;
     const struct entry *y = &(*(struct wish *const *)b)->entry;
 
-    return x->seq != y->seq         ? (x->seq < y->seq ? -1 : 1)
+    return x->base != y->base       ? (x->base < y->base ? -1 : 1)
+           : x->seq != y->seq       ? (x->seq < y->seq ? -1 : 1)
            : x->offset != y->offset ? (x->offset < y->offset ? -1 : 1)
                                     : 0;
 }
 
 static bool belongs(const struct entry *first, const struct entry *last, const struct entry *e)
 {
-    return e->seq == last->seq && e->offset <= last->offset + last->stored_bytes + DOWNLOAD_GAP &&
+    return e->base == last->base && e->seq == last->seq &&
+           e->offset <= last->offset + last->stored_bytes + DOWNLOAD_GAP &&
            e->offset + e->stored_bytes - first->offset <= DOWNLOAD_BYTES;
 }
 
@@ -312,6 +314,8 @@ static void fill(struct volume *v, struct wish *w, const uint8_t *raw)
 
 struct receiving {
     struct volume *v;
+    struct store *store; /* the volume's, or a base's; NULL: that is not there any more */
+    const char *url;
     struct framer *framer;
     struct wish *wishes; /* not finished yet */
     uint64_t at;         /* offset in the object of the byte that comes next */
@@ -389,7 +393,9 @@ static int get_rest(struct receiving *rx)
     rx->have = 0;
     rx->damaged = false;
     log_key(first->seq, key);
-    return store_get(rx->v->store, key, first->offset,
+    if (!rx->store)
+        return -ENOENT;
+    return store_get(rx->store, key, first->offset,
                      last->offset + last->stored_bytes - first->offset, receive, rx,
                      rx->v->cfg.timeout_ms);
 }
@@ -424,6 +430,10 @@ static void run(struct receiving *rx)
 {
     unsigned tries = 0;
     uint64_t seq = rx->wishes->entry.seq;
+    unsigned base = rx->wishes->entry.base;
+
+    rx->store = base ? rx->v->bases.stores[base - 1] : rx->v->store;
+    rx->url = base ? rx->v->sb.bases[base - 1].url : store_url(rx->v->store);
 
     while (rx->wishes) {
         uint32_t offset = rx->wishes->entry.offset;
@@ -442,12 +452,11 @@ static void run(struct receiving *rx)
             msg_error(0,
                       "%s: log/%016" PRIx64 ": damaged at byte %" PRIu32 ": blocks %" PRIu64
                       " to %" PRIu64 " cannot be read; see `s3vol check`",
-                      store_url(rx->v->store), seq, e->offset, e->block, e->block + e->nblocks - 1);
-        else if (r == -ENOENT && is_fenced(rx->v))
+                      rx->url, seq, e->offset, e->block, e->block + e->nblocks - 1);
+        else if (r == -ENOENT && !base && is_fenced(rx->v))
             r = -EIO; /* a newer writer deleted what its map does not need; said */
         else if (r == -ENOENT)
-            msg_error(0, "%s: log/%016" PRIx64 ": is missing; see `s3vol check`",
-                      store_url(rx->v->store), seq);
+            msg_error(0, "%s: log/%016" PRIx64 ": is missing; see `s3vol check`", rx->url, seq);
         fail_first_frame(rx, r == -ETIMEDOUT ? -ETIMEDOUT : -EIO);
         tries = 0;
         while (rx->wishes && !rx->damaged) /* nothing of it can be had now */

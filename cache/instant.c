@@ -115,7 +115,7 @@ static int begin_at(struct tail *t, uint64_t root)
     t->at = (struct log_position){.next = 1,
                                   .size_blocks = log_superblock(t->log)->size_bytes / BLOCK_BYTES};
     if (root)
-        r = checkpoint_read_root(t->log, root, &h, &parts, t->patience_ms);
+        r = checkpoint_parts(t->log, root, t->patience_ms, &h, &parts);
     if (root && r == 0) {
         t->at = end_of(&h);
         t->at.next = h.next;

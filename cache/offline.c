@@ -5,6 +5,7 @@
 #include "../store/scope.h"
 #include "catchup.h"
 #include "scratch.h"
+#include "snapshot.h"
 
 #include <string.h>
 
@@ -108,6 +109,11 @@ int volume_delete(struct store *store)
     d->store = store;
     r = store_get_head(store, "volume", head, sizeof head, &len, NULL, PATIENCE_MS);
     bool there = r == 0;
+    bool known = there && superblock_load(store, &sb, PATIENCE_MS) == 0;
+    if (known)
+        r = snapshot_refuse_clones(store, &sb, NULL);
+    if (r < 0 && there)
+        return r;
     if (there) /* of a damaged one all the rest can be deleted as well */
         r = store_delete(store, (const char *const[]){"volume"}, 1, PATIENCE_MS);
     else if (r == -ENOENT)
@@ -116,6 +122,8 @@ int volume_delete(struct store *store)
         r = store_list(store, "", "", delete_key, d, PATIENCE_MS);
     if (r == 0)
         r = delete_now(d);
+    if (r == 0 && known) /* the last thing: with a superblock its bases must be pinned */
+        r = clone_unpin(store, &sb);
     if (r == 0 && !there && d->total == 0)
         r = superblock_load(store, &sb, PATIENCE_MS); /* says that there is none */
     return r;

@@ -116,9 +116,15 @@ static void tell_to_stop(struct volume *v)
     pthread_cond_broadcast(&v->fetch_wanted);
 }
 
-void volume_stop(struct volume *v)
+static void stop_stores(struct volume *v)
 {
     store_stop(v->store);
+    bases_stop(&v->bases);
+}
+
+void volume_stop(struct volume *v)
+{
+    stop_stores(v);
     tell_to_stop(v);
 }
 
@@ -139,6 +145,7 @@ static void free_volume(struct volume *v)
 {
     checkpointer_free(v->checkpointer);
     log_free(v->log);
+    bases_close(&v->bases);
     slots_close(v->slots);
     index_close(v->index);
     free(v->threads);
@@ -227,7 +234,7 @@ int volume_close(struct volume *v, bool keep_local)
     if (!keep_local)
         r = volume_drain(v);
     if (keep_local || r < 0)
-        store_stop(v->store);
+        stop_stores(v);
     stop_threads(v, v->cfg.downloads);
     if (r == 0 && !keep_local)
         (void)checkpointer_close(v); /* said already; nothing is lost without it */
@@ -235,7 +242,7 @@ int volume_close(struct volume *v, bool keep_local)
     bool reading_ahead = v->downloading > 0; /* for nobody any more, and perhaps for ever */
     pthread_mutex_unlock(&v->chunks.lock);
     if (reading_ahead)
-        store_stop(v->store);
+        stop_stores(v);
     stop_threads(v, 0);
     clean = leave(v, r == 0 && !keep_local);
     free_volume(v);

@@ -10,6 +10,7 @@
 #include "../store/checkpoint.h"
 #include "../store/frame.h"
 #include "../store/log.h"
+#include "bases.h"
 #include "chunks.h"
 #include "index.h"
 #include "readahead.h"
@@ -65,6 +66,7 @@ struct volume {
     struct superblock sb;
     struct volume_config cfg;
     const struct clock *clock;
+    struct bases bases;
     struct log *log;
     struct index *index;
     bool index_damaged; /* so much that it could not be opened */

@@ -56,6 +56,19 @@ static const struct command table[] = {
      "be mounted any more goes back, with --repair, to the newest instant that can be\n"
      "read. What came after that is given up; damaged blocks stay I/O errors.",
      1, 1, true, command_check},
+    {"snapshot", COMMAND_SNAPSHOT, "create|list|delete|rollback [OPTIONS] URL|DIR[@NAME]",
+     "keep the volume as it is now, under a name",
+     "create URL@NAME keeps the volume as it is now, in an instant and whatever its size; with\n"
+     "the directory where it is mounted in place of the URL what was written before is\n"
+     "flushed first. list URL tells what there is, and how much of the bucket each one\n"
+     "alone holds. delete URL@NAME gives one up. rollback URL@NAME makes the volume\n"
+     "what it was, and keeps the present as another snapshot.",
+     2, 2, false, command_snapshot},
+    {"clone", COMMAND_CLONE, "[OPTIONS] URL[@SNAPSHOT] NEWURL",
+     "make a new volume that begins as another",
+     "Makes a volume that begins as URL is now, or as its snapshot is, in an instant: it\n"
+     "shares what is stored, and each goes its own way from there.",
+     2, 2, false, command_clone},
     {"help", COMMAND_HELP, "[COMMAND]", "this list, or what a command does",
      "Tells what the commands are, or what one of them does.",
      0, 1, false, command_help},

@@ -57,6 +57,9 @@ int command_create(struct options *options);
 int command_list(struct options *options);
 int command_delete(struct options *options);
 int command_check(struct options *options);
+/* command_snapshot.c */
+int command_snapshot(struct options *options);
+int command_clone(struct options *options);
 int command_help(struct options *options);
 
 #endif

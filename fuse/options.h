@@ -24,6 +24,8 @@ enum command_bit {
     COMMAND_GC = 1 << 9,
     COMMAND_DEFRAG = 1 << 10,
     COMMAND_RESIZE = 1 << 11,
+    COMMAND_SNAPSHOT = 1 << 12,
+    COMMAND_CLONE = 1 << 13,
 };
 
 enum { OPTIONS_ARGS_MAX = 2 };

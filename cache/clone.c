@@ -1,0 +1,212 @@
+/* Clones: a pin in each base, and then the superblock of the new volume. */
+#include "snapshot.h"
+
+#include "../store/msg.h"
+#include "../store/scope.h"
+#include "../store/url.h"
+#include "bases.h"
+#include "instant.h"
+
+#include <string.h>
+
+enum { PATIENCE_MS = 30000 };
+
+/* ------------------------------------------------------------------ who depends on it */
+
+/* 1: the clone is there. 0: it is not, nor is what its pin keeps needed. */
+static int is_alive(struct store *store, const struct pin *pin)
+{
+    char text[NOTE_BYTES_MAX];
+    struct store *clone;
+    struct superblock sb;
+    const char *why;
+    size_t len;
+    int r = store_open_beside(store, pin->clone_url, &clone);
+
+    if (r < 0)
+        return r;
+    r = store_get_head(clone, "volume", text, sizeof text, &len, NULL, PATIENCE_MS);
+    if (r == 0)
+        r = superblock_decode(text, len, &sb, &why) == 0 &&
+                    memcmp(sb.uuid, pin->clone_uuid, UUID_BYTES) != 0
+                ? 0
+                : 1; /* a damaged one counts as there */
+    store_free(clone);
+    return r == -ENOENT ? 0 : r;
+}
+
+struct dependents {
+    struct store *store;
+    const char *of;
+    char names[700];
+    unsigned n;
+};
+
+static int add_dependent(void *ctx, const struct pin *pin)
+{
+    struct dependents *d = ctx;
+
+    if (!pin->clone_url[0] || (d->of && strcmp(pin->of, d->of) != 0))
+        return 0;
+    int r = is_alive(d->store, pin);
+    size_t len = strlen(d->names);
+    if (r > 0 &&
+        format(d->names + len, sizeof d->names - len, "%s%s", d->n ? ", " : "", pin->clone_url) < 0)
+        (void)snprintf(d->names + MIN(len, sizeof d->names - 6), 6, ", ...");
+    d->n += r > 0;
+    return MIN(r, 0);
+}
+
+int snapshot_refuse_clones(struct store *store, const struct superblock *sb, const char *of)
+{
+    struct dependents d = {.store = store, .of = of};
+    int r = pin_each(store, sb, add_dependent, &d, PATIENCE_MS);
+
+    if (r < 0 || d.n == 0)
+        return r;
+    return msg_error(-EBUSY, "%s%s%s: clones depend on it: %s; flatten or delete them first",
+                     store_url(store), of ? "@" : "", of ? of : "", d.names);
+}
+
+int clone_unpin(struct store *store, const struct superblock *sb)
+{
+    char name[PIN_NAME_MAX];
+    int r = 0;
+
+    bases_pin_name(sb->uuid, name);
+    for (unsigned i = 0; i < sb->nbases; i++) {
+        struct store *base;
+        int one = store_open_beside(store, sb->bases[i].url, &base);
+        if (one == 0) {
+            one = pin_delete(base, name, PATIENCE_MS);
+            store_free(base);
+        }
+        r = r < 0 ? r : one;
+    }
+    return r;
+}
+
+/* ------------------------------------------------------------------ making one */
+
+struct cloning {
+    struct store *from;
+    struct superblock sb, of; /* of the clone; of what it is made from */
+    struct pin pin;           /* as the clone's bases have it */
+};
+
+/* A copy of an existing pin: that one must still be there afterwards, else what it kept may have
+ * been deleted before ours was seen. */
+static int copy_pin(struct cloning *c, struct store *store, const struct superblock *sb,
+                    const char *name, const char *of, bool *ret_there)
+{
+    struct pin pin, again;
+    int r = pin_load(store, sb, name, &pin, PATIENCE_MS);
+
+    *ret_there = r == 0;
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    memcpy(pin.name, c->pin.name, sizeof pin.name);
+    memcpy(pin.created, c->pin.created, sizeof pin.created);
+    memcpy(pin.clone_url, c->pin.clone_url, sizeof pin.clone_url);
+    memcpy(pin.clone_uuid, c->pin.clone_uuid, UUID_BYTES);
+    (void)snprintf(pin.of, sizeof pin.of, "%s", of);
+    r = pin_store(store, sb, &pin, PATIENCE_MS);
+    if (r == 0)
+        r = pin_load(store, sb, name, &again, PATIENCE_MS);
+    c->pin = pin;
+    return r;
+}
+
+static int pin_source(struct cloning *c, const char *name)
+{
+    struct base *base = &c->sb.bases[0];
+    bool there = true;
+    struct log *log;
+    int r;
+
+    if (*name) {
+        r = copy_pin(c, c->from, &c->of, name, name, &there);
+        if (r == -ENOENT || (r == 0 && !there))
+            return msg_error(-ENOENT, "%s@%s: there is no such snapshot", store_url(c->from), name);
+    } else {
+        r = log_new(c->from, &c->of, &clock_system, &log);
+        if (r < 0)
+            return r;
+        r = instant_pin(log, &c->pin, PATIENCE_MS);
+        log_free(log);
+    }
+    if (r < 0)
+        return r;
+    c->sb.size_bytes = c->pin.size_bytes;
+    memcpy(base->uuid, c->of.uuid, UUID_BYTES);
+    base->root = c->pin.root;
+    base->seq = c->pin.seq;
+    return format(base->url, sizeof base->url, "%s", store_url(c->from));
+}
+
+static int pin_bases(struct cloning *c)
+{
+    char name[PIN_NAME_MAX];
+    int r = 0;
+
+    bases_pin_name(c->of.uuid, name);
+    for (unsigned i = 0; i < c->of.nbases && r == 0; i++) {
+        struct superblock there = {.conditional_put = c->of.conditional_put};
+        struct store *base;
+        bool needed;
+        c->sb.bases[i + 1] = c->of.bases[i];
+        memcpy(there.uuid, c->of.bases[i].uuid, UUID_BYTES);
+        r = store_open_beside(c->from, c->of.bases[i].url, &base);
+        if (r < 0)
+            return r;
+        r = copy_pin(c, base, &there, name, "", &needed);
+        store_free(base);
+    }
+    return r == -ENOENT ? msg_error(-EAGAIN, "%s: its base changed at this moment; try again",
+                                    store_url(c->from))
+                        : r;
+}
+
+/* Whether what the one store can do, the other can. */
+static bool alike(const char *a, const char *b)
+{
+    size_t len = strncmp(a, "s3://", 5) == 0 ? 5 + strcspn(a + 5, "/") : 0;
+
+    return len ? strncmp(a, b, len) == 0 && (b[len] == '/' || !b[len]) : a[0] == '/' && b[0] == '/';
+}
+
+int volume_clone(struct store *store, const char *name, struct store *to)
+{
+    struct cloning c = {.from = store};
+    int r = superblock_load(store, &c.of, PATIENCE_MS);
+
+    if (r == 0 && c.of.nbases == BASES_MAX)
+        r = msg_error(-EMLINK,
+                      "%s: is a clone of a clone, %d deep, and no clone can be deeper; flatten it "
+                      "first",
+                      store_url(store), BASES_MAX);
+    if (r == 0)
+        r = superblock_expect_none(to, PATIENCE_MS);
+    c.sb.compress = c.of.compress;
+    c.sb.conditional_put = c.of.conditional_put;
+    c.sb.nbases = c.of.nbases + 1;
+    if (r == 0)
+        r = superblock_name(&c.sb, &clock_system);
+    if (r == 0)
+        r = format(c.pin.clone_url, sizeof c.pin.clone_url, "%s", store_url(to));
+    if (r < 0)
+        return r;
+    bases_pin_name(c.sb.uuid, c.pin.name);
+    memcpy(c.pin.created, c.sb.created, sizeof c.pin.created);
+    memcpy(c.pin.clone_uuid, c.sb.uuid, UUID_BYTES);
+    r = pin_source(&c, name);
+    if (r == 0)
+        r = pin_bases(&c);
+    if (r == 0)
+        r = superblock_store(to, &c.sb, !alike(store_url(store), store_url(to)), PATIENCE_MS);
+    if (r == -EEXIST) { /* never to be: with any other error it may have been stored */
+        memcpy(c.sb.bases[0].url, store_url(store), strlen(store_url(store)) + 1);
+        (void)clone_unpin(store, &c.sb);
+    }
+    return r;
+}

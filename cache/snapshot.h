@@ -1,0 +1,32 @@
+/* Snapshots and clones, without attaching to the volume. Errors are reported. */
+#ifndef S3VOL_SNAPSHOT_H
+#define S3VOL_SNAPSHOT_H
+
+#include "../store/pin.h"
+
+/* Keeps the volume as of its last whole commit under `name`. Works while it is mounted anywhere. */
+int snapshot_create(struct store *store, const char *name);
+
+/* `alone_bytes`: of segments that only this one needs. */
+typedef int snapshot_fn(void *ctx, const struct pin *pin, uint64_t alone_bytes);
+int snapshot_list(struct store *store, snapshot_fn *fn, void *ctx);
+
+/* Refused, with their names, while there are clones of it. A clone's pin can be deleted when the
+ * clone is not there any more. */
+int snapshot_delete(struct store *store, const char *name);
+
+/* Takes the volume back to a snapshot; the present is kept as another one, *ret_before. Whoever
+ * has it mounted is fenced. */
+int snapshot_rollback(struct store *store, const char *name, char ret_before[PIN_NAME_MAX]);
+
+/* Makes a volume at `to` that begins as `store`'s snapshot `name` ("": its last whole commit). */
+int volume_clone(struct store *store, const char *name, struct store *to);
+
+/* 0 if nothing depends on the volume; else an error that names the clones. With `of` only those
+ * that were made from that snapshot. */
+int snapshot_refuse_clones(struct store *store, const struct superblock *sb, const char *of);
+
+/* What a clone that is gone had in its bases. */
+int clone_unpin(struct store *store, const struct superblock *sb);
+
+#endif

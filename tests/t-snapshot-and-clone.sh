@@ -1,0 +1,69 @@
+#!/bin/bash
+# Snapshots keep what was, clones begin with it and go their own ways, a rollback can be undone; what
+# others depend on is not deleted.
+# stores: dir s3d radosgw
+# limit: 240
+. "$(dirname "$0")/lib/common.sh"
+
+# fill BLOCK TEXT: 64 KiB of it, from that block of 4 KiB on, and a flush.
+fill() { yes "$2" | head -c 65536 | dd of="$IMAGE" bs=4k seek="$1" conv=notrunc,fsync status=none; }
+# holds BLOCK TEXT
+holds() { cmp <(yes "$2" | head -c 65536) <(dd if="$IMAGE" bs=4k skip="$1" count=16 status=none); }
+use() { URL=$1 && mount_volume; }
+
+start_volume
+first=$URL
+fill 0 one
+fill 1000 kept
+s3vol snapshot create "$MNT@monday"
+fill 0 two
+s3vol snapshot create "$first@tuesday" # as it is in the bucket, mounted or not
+refused 'already' s3vol snapshot create "$first@monday"
+refused 'is mounted' s3vol snapshot rollback "$first@monday"
+
+# of a snapshot, of the present, and of a clone
+s3vol clone "$first@monday" "$first-a"
+s3vol clone "$first" "$first-b"
+fill 0 three
+umount_volume
+use "$first-a"
+holds 0 one && holds 1000 kept
+fill 16 ours
+umount_volume
+s3vol clone "$first-a" "$first-c"
+use "$first-b" && holds 0 two && umount_volume
+use "$first-c" && holds 0 one && holds 16 ours && holds 1000 kept
+fill 1000 changed
+umount_volume
+use "$first-c" && holds 1000 changed && holds 0 one && umount_volume # with a warm cache
+rm -rf "${CACHE:?}"
+use "$first-c" && holds 1000 changed && holds 0 one && holds 16 ours && umount_volume
+use "$first-a" && holds 1000 kept && holds 16 ours && umount_volume
+
+# back, and forth again
+s3vol snapshot rollback "$first@monday" >"$T/said"
+before=$(sed -n 's/.*snapshot //p' "$T/said")
+use "$first" && holds 0 one && fill 32 later && umount_volume
+s3vol snapshot rollback "$first@$before" >"$T/said"
+use "$first" && holds 0 three && umount_volume
+rm -rf "${CACHE:?}"
+use "$first" && holds 0 three && holds 1000 kept && umount_volume
+for volume in "$first" "$first-a" "$first-b" "$first-c"; do s3vol check "$volume"; done
+s3vol snapshot list "$first"
+s3vol snapshot list --json "$first" | python3 -c 'import json, sys
+names = [s["name"] for s in json.load(sys.stdin)]
+assert "monday" in names and "tuesday" in names and sum(n.startswith("clone-") for n in names) == 3, names'
+
+# in the wrong order
+refused "$first-a" s3vol delete --force "$first"
+refused "$first-a" snapshot s3vol delete "$first@monday"
+refused "$first-c" s3vol delete --force "$first-a"
+s3vol delete --force "$first-c"
+s3vol delete --force "$first-a"
+s3vol delete --force "$first-b"
+s3vol snapshot delete "$first@monday"
+s3vol snapshot delete "$first@tuesday"
+refused 'no such snapshot' snapshot s3vol delete "$first@tuesday"
+[ "$(s3vol snapshot list "$first" | grep -vc before-rollback)" = 0 ]
+use "$first" && holds 0 three && umount_volume
+s3vol delete --force "$first"
