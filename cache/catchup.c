@@ -210,3 +210,22 @@ int catchup_from_start(struct log *log, struct index *ix, int64_t patience_ms)
 
     return r == 0 ? read_on(log, ix, SEQ_MAX, patience_ms, &c) : r;
 }
+
+int catchup_begin(struct log *log, struct index *ix, int64_t patience_ms,
+                  struct log_position *ret_pos)
+{
+    struct catchup c = {0};
+    int r = from_start(log, ix, patience_ms, &c);
+
+    if (r == 0)
+        *ret_pos = c.pos;
+    return r;
+}
+
+int catchup_roll_back(struct log *log, struct index *ix, const struct header *claim,
+                      const struct log_position *pos, int64_t patience_ms)
+{
+    struct catchup c = {.pos = *pos, .rollback = *claim};
+
+    return roll_back(log, ix, patience_ms, &c);
+}

@@ -166,8 +166,7 @@ static int take_frames(struct mover *m, size_t first, size_t n, uint32_t from)
 /* The objects of a base are not ours. */
 static struct store *store_of(struct mover *m, const struct entry *e)
 {
-    INVARIANT(e->base == 0);
-    return m->v->store;
+    return e->base ? m->v->bases.stores[e->base - 1] : m->v->store;
 }
 
 static int download(struct mover *m, size_t first, size_t n, uint64_t *ret_bad)

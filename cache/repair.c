@@ -5,6 +5,7 @@
  * or deleted. store/DESIGN.md ("Repair") says why that is safe.
  */
 #include "offline.h"
+#include "catchup.h"
 #include "scratch.h"
 
 #include "../store/checkpoint.h"
@@ -79,7 +80,10 @@ static int apply(void *ctx, const struct header *last, const struct entry *entri
 {
     struct repair *rp = ctx;
     uint64_t nsegments = last->kind == HEADER_SEGMENT ? last->seq - last->first + 1 : 0;
-    int r = index_apply(rp->scratch->index, entries, nentries, nsegments, pos, false);
+    bool rolls_back = last->kind == HEADER_CLAIM && last->flags & HEADER_ROLLBACK;
+    int r = rolls_back ? catchup_roll_back(rp->scratch->log, rp->scratch->index, last, pos,
+                                           REPAIR_PATIENCE_MS)
+                       : index_apply(rp->scratch->index, entries, nentries, nsegments, pos, false);
 
     rp->apply_failed = r < 0;
     if (nsegments > 0) {
@@ -130,7 +134,7 @@ static int load_newest_good_root(struct repair *rp)
     }
     free(roots.seqs);
     if (r == 0 && bad)
-        rp->pos = (struct log_position){.next = 1, .size_blocks = rp->sb.size_bytes / BLOCK_BYTES};
+        r = catchup_begin(rp->scratch->log, rp->scratch->index, REPAIR_PATIENCE_MS, &rp->pos);
     return r;
 }
 

@@ -30,6 +30,7 @@ static int load(struct store *store, const struct superblock *sb, const char *na
 
 /* ------------------------------------------------------------------ create */
 
+/* -EEXIST, silently. */
 static int create(struct log *log, const char *name)
 {
     struct pin pin = {0};
@@ -37,11 +38,7 @@ static int create(struct log *log, const char *name)
 
     struct tm tm = now();
     (void)strftime(pin.created, sizeof pin.created, "%Y-%m-%dT%H:%M:%SZ", &tm);
-    if (r == 0)
-        r = instant_pin(log, &pin, PATIENCE_MS);
-    return r == -EEXIST ? msg_error(r, "%s@%s: there is a snapshot of that name already",
-                                    store_url(log_store(log)), name)
-                        : r;
+    return r == 0 ? instant_pin(log, &pin, PATIENCE_MS) : r;
 }
 
 int snapshot_create(struct store *store, const char *name)
@@ -57,6 +54,8 @@ int snapshot_create(struct store *store, const char *name)
     if (r < 0)
         return r;
     r = create(log, name);
+    if (r == -EEXIST)
+        msg_error(r, "%s@%s: there is a snapshot of that name already", store_url(store), name);
     log_free(log);
     return r;
 }
@@ -277,6 +276,22 @@ static int store_root(struct scratch *s, const struct log_position *pos)
     return r;
 }
 
+/* Another one of the same second has its name already. */
+static int keep_present(struct log *log, char name[PIN_NAME_MAX])
+{
+    struct tm tm = now();
+    size_t len = strftime(name, PIN_NAME_MAX, "before-rollback-%Y%m%d-%H%M%S", &tm);
+    int r = create(log, name);
+
+    for (int i = 2; r == -EEXIST && i < 100; i++) {
+        (void)snprintf(name + len, PIN_NAME_MAX - len, "-%d", i);
+        r = create(log, name);
+    }
+    return r == -EEXIST ? msg_error(r, "%s@%s: there is a snapshot of that name already",
+                                    store_url(log_store(log)), name)
+                        : r;
+}
+
 int snapshot_rollback(struct store *store, const char *name, char before[PIN_NAME_MAX])
 {
     struct scratch *s = NULL;
@@ -295,11 +310,8 @@ int snapshot_rollback(struct store *store, const char *name, char before[PIN_NAM
     if (r == -ENOENT && s)
         r = msg_error(-EIO, "%s@%s: its checkpoint is missing; see `s3vol check`", store_url(store),
                       name);
-    if (r == 0) {
-        struct tm tm = now();
-        (void)strftime(before, PIN_NAME_MAX, "before-rollback-%Y%m%d-%H%M%S", &tm);
-        r = create(s->log, before);
-    }
+    if (r == 0)
+        r = keep_present(s->log, before);
     if (r == 0)
         r = claim(s->log, &pin, &pos);
     if (r == 0 && store_root(s, &pos) < 0)

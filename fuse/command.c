@@ -58,11 +58,11 @@ static const struct command table[] = {
      1, 1, true, command_check},
     {"snapshot", COMMAND_SNAPSHOT, "create|list|delete|rollback [OPTIONS] URL|DIR[@NAME]",
      "keep the volume as it is now, under a name",
-     "create URL@NAME keeps the volume as it is now, in an instant and whatever its size; with\n"
-     "the directory where it is mounted in place of the URL what was written before is\n"
-     "flushed first. list URL tells what there is, and how much of the bucket each one\n"
-     "alone holds. delete URL@NAME gives one up. rollback URL@NAME makes the volume\n"
-     "what it was, and keeps the present as another snapshot.",
+     "create URL@NAME keeps the volume as it is now, in an instant, whatever its size.\n"
+     "With DIR, where it is mounted, in place of the URL what was written is flushed\n"
+     "first. list URL tells what there is, and what each one alone holds. delete\n"
+     "URL@NAME gives one up. rollback URL@NAME makes the volume what it was, and keeps\n"
+     "the present as another snapshot.",
      2, 2, false, command_snapshot},
     {"clone", COMMAND_CLONE, "[OPTIONS] URL[@SNAPSHOT] NEWURL",
      "make a new volume that begins as another",
