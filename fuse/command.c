@@ -66,8 +66,8 @@ static const struct command table[] = {
      2, 2, false, command_snapshot},
     {"clone", COMMAND_CLONE, "[OPTIONS] URL[@SNAPSHOT] NEWURL",
      "make a new volume that begins as another",
-     "Makes a volume that begins as URL is now, or as its snapshot is, in an instant: it\n"
-     "shares what is stored, and each goes its own way from there.",
+     "Makes a volume that begins as URL is now, or as its snapshot is, in an instant:\n"
+     "they share what is stored, and each goes its own way from there.",
      2, 2, false, command_clone},
     {"help", COMMAND_HELP, "[COMMAND]", "this list, or what a command does",
      "Tells what the commands are, or what one of them does.",

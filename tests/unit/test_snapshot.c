@@ -93,6 +93,7 @@ static void remove_log(uint64_t seq)
 static void test_the_newest_instant(void **state)
 {
     (void)state;
+    cfg.cache_bytes = 256 * MIB; /* a flush is one commit */
     create(GIB);
     assert_int_equal(expect_newest(2).pos.seq, 0);
     attach();
@@ -109,7 +110,8 @@ static void test_the_newest_instant(void **state)
     assert_int_equal(detach(true), 0);
     remove_log(last); /* of the commit what is there never was */
     assert_int_equal(expect_newest(40).pos.seq, seq);
-    attach(); /* a claim at that number */
+    lose_cache(); /* which knows better */
+    attach();     /* a claim at that number */
     assert_int_equal(expect_newest(3).pos.seq, last);
     put(0, 4096, 100);
     assert_int_equal(detach(false), 0);
@@ -161,6 +163,8 @@ static void test_few_requests(void **state)
     n = requests();
     assert_int_equal(snapshot("monday"), 0);
     assert_in_range(requests() - n, 1, 8);
+    put(0, 4096, 301);
+    assert_int_equal(volume_flush(volume), 0);
     assert_int_equal(snapshot("monday"), -EEXIST);
     assert_int_equal(snapshot("clone-x"), -EINVAL);
     assert_int_equal(clone_it("monday", &n), 0);
