@@ -15,10 +15,11 @@ enum { PATIENCE_MS = 30000, DELETE_BATCH = 500 };
 
 static int add_size(void *ctx, const char *key, uint64_t size_bytes)
 {
-    uint64_t *sum = ctx;
+    struct volume_info *info = ctx;
+    char name[PIN_NAME_MAX];
 
-    (void)key;
-    *sum += size_bytes;
+    info->stored_bytes += size_bytes;
+    info->snapshots += pin_parse_key(key, name) && strncmp(name, "clone-", 6) != 0;
     return 0;
 }
 
@@ -33,7 +34,7 @@ int volume_info(struct store *store, struct volume_info *ret)
 
     if (r < 0)
         return r;
-    r = store_list(store, "", "", add_size, &info.stored_bytes, PATIENCE_MS);
+    r = store_list(store, "", "", add_size, &info, PATIENCE_MS);
     if (r == 0)
         r = scratch_new(store, &sb, &scratch);
     if (r == 0)
@@ -52,6 +53,7 @@ int volume_info(struct store *store, struct volume_info *ret)
         info.size_bytes = c.pos.size_blocks * BLOCK_BYTES;
         info.allocated_bytes = meta.mapped_blocks * BLOCK_BYTES;
         info.epoch = c.pos.epoch;
+        (void)snprintf(info.clone_of, sizeof info.clone_of, "%s", sb.nbases ? sb.bases[0].url : "");
         info.log_seq = c.pos.seq;
         *ret = info;
     }

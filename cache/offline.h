@@ -15,6 +15,8 @@ struct volume_info {
     uint64_t allocated_bytes; /* of the volume: not known to be zero */
     uint64_t stored_bytes;    /* of all its objects */
     uint64_t epoch, log_seq;
+    char clone_of[512]; /* URL; "": no clone */
+    uint64_t snapshots; /* clones' pins not counted */
 };
 /* Reads the map; fails with one line printed. */
 int volume_info(struct store *store, struct volume_info *ret_info);

@@ -202,6 +202,11 @@ int status_info_json(const char *url, const struct volume_info *info, char *buf,
     json_string(&j, "created", info->created);
     json_string(&j, "attached_by", info->attached_by);
     json_string(&j, "compression", info->compression);
+    json_number(&j, "snapshots", info->snapshots);
+    if (*info->clone_of)
+        json_string(&j, "clone_of", info->clone_of);
+    else
+        json_null(&j, "clone_of");
     return json_end(&j);
 }
 
@@ -218,6 +223,9 @@ int status_info_text(const char *url, const struct volume_info *info, char *buf,
     line(&t, "stored", "%s, compression %s", units_format_size(info->stored_bytes, a),
          info->compression);
     line(&t, "log", "%" PRIu64 " objects so far, epoch %" PRIu64, info->log_seq, info->epoch);
+    line(&t, "snapshots", "%" PRIu64, info->snapshots);
+    if (*info->clone_of)
+        line(&t, "clone of", "%s", info->clone_of);
     line(&t, "last writer", "%s", *info->attached_by ? info->attached_by : "nobody yet");
     return t.overflow ? -ENOSPC : 0;
 }

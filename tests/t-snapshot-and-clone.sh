@@ -55,6 +55,9 @@ s3vol snapshot list --json "$first" | python3 -c 'import json, sys
 names = [s["name"] for s in json.load(sys.stdin)]
 assert "monday" in names and "tuesday" in names and sum(n.startswith("clone-") for n in names) == 3, names'
 
+same "$(s3vol status --json "$first" | jq -c '[.snapshots, .clone_of]')" '[4,null]' "snapshots of the first"
+same "$(s3vol status --json "$first-a" | jq -r .clone_of)" "$first" "what it is a clone of"
+
 # in the wrong order
 refused "$first-a" s3vol delete --force "$first"
 refused "$first-a" s3vol snapshot delete "$first@monday"
