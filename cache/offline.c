@@ -98,35 +98,39 @@ static int delete_key(void *ctx, const char *key, uint64_t size_bytes)
     return r == 0 && d->n == DELETE_BATCH ? delete_now(d) : r;
 }
 
-int volume_delete(struct store *store)
+/* All that is below the prefix but the superblock; -ENOENT: there was nothing. */
+static int delete_objects(struct store *store)
 {
     scope_free struct deleting *d = calloc(1, sizeof *d);
-    struct superblock sb;
-    char head[1];
-    size_t len;
-    int r;
 
     if (!d)
         return -ENOMEM;
     d->store = store;
-    r = store_get_head(store, "volume", head, sizeof head, &len, NULL, PATIENCE_MS);
-    bool there = r == 0;
-    bool known = there && superblock_load(store, &sb, PATIENCE_MS) == 0;
-    if (known)
-        r = snapshot_refuse_clones(store, &sb, NULL);
-    if (r < 0 && there)
-        return r;
-    if (there) /* of a damaged one all the rest can be deleted as well */
-        r = store_delete(store, (const char *const[]){"volume"}, 1, PATIENCE_MS);
-    else if (r == -ENOENT)
-        r = 0;
-    if (r == 0)
-        r = store_list(store, "", "", delete_key, d, PATIENCE_MS);
+    int r = store_list(store, "", "", delete_key, d, PATIENCE_MS);
     if (r == 0)
         r = delete_now(d);
+    return r == 0 && d->total == 0 ? -ENOENT : r;
+}
+
+int volume_delete(struct store *store)
+{
+    struct superblock sb;
+    char head[1];
+    size_t len;
+    int r = store_get_head(store, "volume", head, sizeof head, &len, NULL, PATIENCE_MS);
+    bool there = r == 0;
+    bool known = there && superblock_load(store, &sb, PATIENCE_MS) == 0;
+
+    if (r < 0 && r != -ENOENT)
+        return r;
+    r = known ? snapshot_refuse_clones(store, &sb, NULL) : 0;
+    if (r == 0 && there) /* of a damaged one all the rest can be deleted as well */
+        r = store_delete(store, (const char *const[]){"volume"}, 1, PATIENCE_MS);
+    if (r == 0)
+        r = delete_objects(store);
+    if (r == -ENOENT) /* without a superblock either: superblock_load() says that there is none */
+        r = there ? 0 : superblock_load(store, &sb, PATIENCE_MS);
     if (r == 0 && known) /* the last thing: with a superblock its bases must be pinned */
         r = clone_unpin(store, &sb);
-    if (r == 0 && !there && d->total == 0)
-        r = superblock_load(store, &sb, PATIENCE_MS); /* says that there is none */
     return r;
 }

@@ -42,8 +42,8 @@ static const struct command table[] = {
      "Makes the volume that is mounted at DIR larger while it is used: the image has\n"
      "the new size at once; `losetup -c` and the file system's tool (resize2fs,\n"
      "xfs_growfs) do the rest. By URL the volume must not be mounted: this takes it\n"
-     "from any other machine. When it returns, the new size is in the bucket. To make a\n"
-     "volume smaller, shrink what is in it first.",
+     "from any other machine. When it returns, the new size is in the bucket. To make\n"
+     "a volume smaller, shrink what is in it first.",
      2, 2, false, command_resize},
     {"list", COMMAND_LIST, "[OPTIONS] URL", "list the volumes below a URL",
      "Lists the names and sizes of the volumes directly below URL.",

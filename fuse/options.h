@@ -40,7 +40,7 @@ struct options {
     bool keep_local;
     bool repair; /* check */
     bool force;
-    uint64_t offset, length; /* defrag */
+    uint64_t offset, length;   /* defrag */
     bool shrink, discard_data; /* resize */
     bool help;
     const char *args[OPTIONS_ARGS_MAX]; /* what is not an option, in order */
