@@ -309,6 +309,22 @@ static int write_blocks(struct unit *u, struct piece *p, uint64_t which)
     return r;
 }
 
+/* Blocks that hold what counts. Half of them new cannot be let go of, or a commit would have half
+ * of the unit; so where even overwriting takes space (copy-on-write file systems), this waits for
+ * it here, where nothing can be sealed. What is said then is EIO: that is not tried again. */
+static int overwrite_blocks(struct unit *u, struct piece *p)
+{
+    unsigned full = 0;
+    int r = write_blocks(u, p, p->occupied);
+
+    while (r == -ENOSPC)
+        if ((r = volume_use_less(u->v, full++)) == 0)
+            r = write_blocks(u, p, p->occupied);
+        else if (r == -ENOSPC)
+            r = -EIO;
+    return r;
+}
+
 /* What may fail for want of space comes first, while nothing that counts is overwritten: a unit
  * that is tried again must not be in a commit by half. *ret_done counts the pieces that are
  * written; *ret_torn is the one that failed half-way, or NULL. */
@@ -322,11 +338,23 @@ static int write_pieces(struct unit *u, unsigned *ret_done, struct piece **ret_t
         r = write_blocks(u, &u->pieces[i], ~u->pieces[i].occupied);
     for (unsigned i = 0; i < u->n && r == 0; i++) {
         struct piece *p = &u->pieces[i];
-        r = write_blocks(u, p, p->occupied);
+        r = overwrite_blocks(u, p);
         *ret_done = r == 0 ? i + 1 : i;
         *ret_torn = r == 0 ? NULL : p;
     }
     return r;
+}
+
+/* `news` are dirty from now on. Lock held. */
+static void mark(struct volume *v, struct chunk *c, uint64_t valid, uint64_t zero, uint64_t news)
+{
+    if (news && !v->chunks.dirty_cost && !v->size_changed) {
+        v->dirty_since_ms = v->clock->now_ms();
+        pthread_cond_broadcast(&v->commit_moved); /* the committer sets its alarm */
+    }
+    chunk_set(&v->chunks, c, valid, zero, c->dirty | news);
+    if (news)
+        volume_note_change(v, c);
 }
 
 /* The masks say what the slots hold now. Lock held. */
@@ -336,14 +364,8 @@ static void mark_written(struct volume *v, struct piece *p)
     /* zeros where the bucket has zeros, or nothing: nobody needs to hear of it */
     uint64_t news = p->mask & ~(p->zero & c->zero & ~c->dirty);
 
-    if (!news)
-        return;
-    if (!v->chunks.dirty_cost && !v->size_changed) {
-        v->dirty_since_ms = v->clock->now_ms();
-        pthread_cond_broadcast(&v->commit_moved); /* the committer sets its alarm */
-    }
-    chunk_set(&v->chunks, c, c->valid | p->mask, (c->zero & ~p->mask) | p->zero, c->dirty | news);
-    volume_note_change(v, c);
+    if (news)
+        mark(v, c, c->valid | p->mask, (c->zero & ~p->mask) | p->zero, news);
 }
 
 /* Enters the time in which nothing is sealed. Lock held. */
@@ -364,13 +386,15 @@ static void leave(struct volume *v)
 }
 
 /* The slot's blocks hold old or new bytes, or both. What the bucket has is fetched again; what only
- * this slot has stays, as on a disk whose write failed. Lock held. */
+ * this slot has stays, as on a disk whose write failed. So do blocks that a commit under way holds,
+ * but it holds them as they were: they are news, or the cache would go on with what the bucket has
+ * not. Lock held. */
 static void mark_torn(struct volume *v, const struct piece *p)
 {
     struct chunk *c = p->chunk;
-    uint64_t torn = p->mask & c->valid & ~c->zero & ~c->dirty & ~c->unindexed;
+    uint64_t torn = p->mask & c->valid & ~c->zero & ~c->dirty;
 
-    chunk_set(&v->chunks, c, c->valid & ~torn, c->zero, c->dirty);
+    mark(v, c, c->valid & ~(torn & ~c->unindexed), c->zero, torn & c->unindexed);
 }
 
 /* As volume_damaged() says of the pieces. Lock held. */

@@ -405,6 +405,27 @@ static void test_death_between_claim_and_root(void **arg)
     }
 }
 
+/* A cache that has the map from behind the damage does not need what is damaged; but its map is not
+ * the one that the claim follows. */
+static void test_a_warm_cache_between_claim_and_root(void **arg)
+{
+    (void)arg;
+    restore_bucket();
+    begin_with_no_cache();
+    attach();
+    assert_int_equal(found_commit(), COMMITS);
+    assert_int_equal(detach(true), 0);
+    mem_remove(&mem, key_of(HEADER_SEGMENT, 13));
+    mem.script = no_root;
+    assert_true(repair_if(0) < 0);
+    mem.script = NULL;
+    assert_int_equal(try_attach(), -EBADMSG);
+    assert_int_equal(repair_if(0), 0);
+    attach();
+    assert_int_equal(found_commit(), 12);
+    assert_int_equal(detach(false), 0);
+}
+
 static int flush_it(void)
 {
     return volume_flush(volume);
@@ -482,6 +503,7 @@ int main(void)
         cmocka_unit_test(test_who_does_not_agree),
         cmocka_unit_test(test_what_cannot_be_repaired),
         cmocka_unit_test(test_death_between_claim_and_root),
+        cmocka_unit_test(test_a_warm_cache_between_claim_and_root),
         cmocka_unit_test(test_a_running_writer_is_fenced),
     };
 
