@@ -146,6 +146,10 @@ static int trust(struct volume *v)
         r = index_forget(v->index, true);
     else if (!meta.clean)
         r = index_forget(v->index, false);
+    if (r == 0 && v->cfg.discard_local) {
+        r = volume_unmark_unsynced(v);
+        v->marked = false;
+    }
     return r;
 }
 

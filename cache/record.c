@@ -67,7 +67,7 @@ static int mark_unsynced(struct volume *v)
 
 /* Durably: beside an index that was left clean and knows of nothing dirty the file would say that
  * the index is not the newest. */
-static int unmark_unsynced(struct volume *v)
+int volume_unmark_unsynced(struct volume *v)
 {
     char path[sizeof v->dir + 16];
     scope_close int dir = -1;
@@ -204,5 +204,5 @@ int volume_record_all(struct volume *v)
         }
     }
     r = store_rows(v, rows, n, v->size_blocks, dirty && !v->marked, true);
-    return r == 0 && !dirty ? unmark_unsynced(v) : r;
+    return r == 0 && !dirty ? volume_unmark_unsynced(v) : r;
 }

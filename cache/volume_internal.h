@@ -221,6 +221,8 @@ void volume_forget_changes(struct volume *v);
 int volume_record(struct volume *v);
 /* Rows for all chunks in memory, with their sums; nothing runs any more. */
 int volume_record_all(struct volume *v);
+/* The cache has nothing, durably, that the bucket has not. */
+int volume_unmark_unsynced(struct volume *v);
 
 /* --- checkpointer.c: locks of its own, taken without `lock` --- */
 int checkpointer_new(struct volume *v, uint64_t segments_since, struct checkpointer **ret);
