@@ -129,7 +129,8 @@ static int trust(struct volume *v)
 
     index_get_meta(v->index, &meta);
     v->marked = exists(v, "unsynced");
-    if (r == 0 && v->marked && meta.clean && l.blocks == 0 && !v->cfg.discard_local)
+    bool none = l.blocks == 0 && meta.local_blocks <= meta.pos.size_blocks;
+    if (r == 0 && v->marked && meta.clean && none && !v->cfg.discard_local)
         return msg_error(-EIO,
                          "%s: index.db is older than the rest, its -wal is gone, and with it data "
                          "that is not in the bucket; --discard-local mounts the volume as the "

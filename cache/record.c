@@ -91,11 +91,29 @@ static int sync_slots(struct volume *v)
     return msg_error(-EIO, "%s: syncing the cache: %s", v->dir, strerror(-r));
 }
 
-static int store_rows(struct volume *v, const struct index_cached *rows, size_t n,
-                      uint64_t size_blocks, bool mark, bool only)
+/* Do the rows, or the size, say what the bucket has not? */
+static bool only_here(struct volume *v, const struct index_cached *rows, size_t n,
+                      uint64_t size_blocks)
 {
-    int r = mark ? mark_unsynced(v) : 0;
+    struct index_meta meta;
+    bool dirty = false;
 
+    for (size_t i = 0; i < n && !dirty; i++)
+        dirty = rows[i].dirty != 0;
+    index_get_meta(v->index, &meta);
+    return dirty || size_blocks > meta.pos.size_blocks;
+}
+
+/* By who records, and nobody else meanwhile. */
+static int store_rows(struct volume *v, const struct index_cached *rows, size_t n,
+                      uint64_t size_blocks, bool only)
+{
+    int r = 0;
+
+    if (!v->marked && only_here(v, rows, n, size_blocks)) {
+        r = mark_unsynced(v);
+        v->marked = r == 0;
+    }
     if (r == 0)
         r = sync_slots(v);
     return r == 0 ? index_record(v->index, rows, n, size_blocks, only) : r;
@@ -120,22 +138,19 @@ static int record_now(struct volume *v)
     struct index_cached *rows = calloc(n + 1, sizeof *rows);
     struct chunk **chunks = calloc(n + 1, sizeof *chunks);
     uint64_t upto = v->changes, size_blocks = v->size_blocks;
-    bool mark = false;
     int r = rows && chunks ? 0 : -ENOMEM;
 
     for (size_t i = 0; i < n && r == 0; i++) {
         struct chunk *c = chunks[i] = v->unrecorded[i];
         rows[i] = row_of(c);
-        mark = mark || (rows[i].dirty && !v->marked);
         c->unrecorded = 0;
         c->pins++;
     }
     if (r == 0) {
         v->nunrecorded = 0;
         pthread_mutex_unlock(&v->chunks.lock);
-        r = store_rows(v, rows, n, size_blocks, mark, false);
+        r = store_rows(v, rows, n, size_blocks, false);
         pthread_mutex_lock(&v->chunks.lock);
-        v->marked = v->marked || (r == 0 && mark);
         v->recorded = r == 0 ? upto : v->recorded;
         for (size_t i = 0; i < n; i++) {
             struct chunk *c = chunks[i];
@@ -182,7 +197,6 @@ int volume_record_all(struct volume *v)
 {
     struct chunks *t = &v->chunks;
     scope_free struct index_cached *rows = calloc(t->nchunks + 1, sizeof *rows);
-    bool dirty = false;
     size_t n = 0;
     int r;
 
@@ -200,9 +214,8 @@ int volume_record_all(struct volume *v)
                                               .dirty = ours,
                                               .slot = slot ? c->slot : 0,
                                               .sums = slot ? slots_sums(v->slots, c->slot) : NULL};
-            dirty = dirty || ours;
         }
     }
-    r = store_rows(v, rows, n, v->size_blocks, dirty && !v->marked, true);
-    return r == 0 && !dirty ? volume_unmark_unsynced(v) : r;
+    r = store_rows(v, rows, n, v->size_blocks, true);
+    return r == 0 && !only_here(v, rows, n, v->size_blocks) ? volume_unmark_unsynced(v) : r;
 }
