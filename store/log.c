@@ -329,18 +329,50 @@ static int put_segment(struct log *log, uint64_t seq, const void *buf, size_t le
 
 /* A claim takes the first number that is missing. Those that are acknowledged are ours; one that is
  * free now has no claim; so if there were a claim, it would have to be where our own segment is. */
+struct ahead {
+    uint64_t last; /* no claim that fences us is beyond it */
+    uint64_t seqs[LOG_WINDOW + 1];
+    unsigned n;
+};
+
+static int add_ahead(void *ctx, const char *key, uint64_t size_bytes)
+{
+    struct ahead *a = ctx;
+    uint64_t seq;
+
+    (void)size_bytes;
+    if (!log_parse_key(key, &seq))
+        return 0;
+    if (seq > a->last)
+        return -ERANGE;
+    a->seqs[a->n++] = seq;
+    return 0;
+}
+
+/* A claim that fences us took the first number missing then, which we have not acknowledged, and it
+ * is never deleted. It need not be the next number: that one may have been ours, under way, and
+ * deleted since by who claimed behind it. */
 int log_still_ours(struct log *log, int64_t patience_ms)
 {
-    char by[320];
+    scope_free struct ahead *a = calloc(1, sizeof *a);
+    uint64_t acknowledged = log_acknowledged(log);
+    char after[STORE_KEY_MAX], by[320];
     struct header there;
     bool ours = true;
-    int r = 0;
 
-    for (uint64_t seq = log_acknowledged(log) + 1; r == 0 && ours; seq++)
-        r = who_is_there(log, seq, log->nonce, patience_ms, &ours, &there, by, sizeof by);
-    if (r == 0)
-        return mark_fenced(log, by);
-    return r == -ENOENT ? 0 : r;
+    if (!a)
+        return -ENOMEM;
+    a->last = acknowledged + LOG_WINDOW + 1;
+    log_key(acknowledged, after);
+    int r = store_list(log->store, "log/", after, add_ahead, a, patience_ms);
+    if (r == -ERANGE)
+        r = 0;
+    for (unsigned i = 0; i < a->n && r == 0 && ours; i++) {
+        r = who_is_there(log, a->seqs[i], log->nonce, patience_ms, &ours, &there, by, sizeof by);
+        if (r == -ENOENT) /* no claim, then */
+            r = 0;
+    }
+    return r == 0 && !ours ? mark_fenced(log, by) : r;
 }
 
 /* Only being fenced or stopped ends the tries. */

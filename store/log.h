@@ -115,8 +115,8 @@ int log_append(struct log *log, uint64_t seq, uint64_t first, uint64_t last, uin
 /* Everything up to this number is durable. */
 uint64_t log_acknowledged(struct log *log);
 
-/* Nobody attached before this call, as far as that matters: the number after the last acknowledged
- * one is free. One or a few small requests. -ESTALE: fenced. */
+/* Nobody attached before this call: there is no claim behind the last number acknowledged. A
+ * listing, and a small request for each segment under way. -ESTALE: fenced. */
 int log_still_ours(struct log *log, int64_t patience_ms);
 
 /* The first number that is ours: what our claim jumped to. */
