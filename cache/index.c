@@ -21,6 +21,7 @@ static const char SCHEMA[] =
     "CREATE TABLE IF NOT EXISTS segments(seq INTEGER PRIMARY KEY, stored INTEGER NOT NULL,"
     " blocks INTEGER NOT NULL, bytes INTEGER NOT NULL, dead_seq INTEGER,"
     " pinned INTEGER NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS pins(first INTEGER PRIMARY KEY, last INTEGER NOT NULL);"
     "CREATE INDEX IF NOT EXISTS dead_segments ON segments(dead_seq) WHERE dead_seq IS NOT NULL;"
     "PRAGMA user_version = 3;";
 

@@ -101,7 +101,8 @@ int index_dead(struct index *ix, uint64_t dead_seq, uint64_t after,
 int index_knows_segment(struct index *ix, uint64_t seq, bool *ret_known);
 /* They are not there any more. */
 int index_forget_segments(struct index *ix, const uint64_t *seqs, size_t n);
-/* These are what snapshots and clones need, and no others. */
+/* These are what snapshots and clones need, and no others: of the segments that are known, and of
+ * those that will be. Ascending, and no two overlap. */
 struct index_range {
     uint64_t first, last;
 };

@@ -4,6 +4,10 @@
 
 #include "../store/scope.h"
 
+/* Whether segment ?1 is needed by a pin, for rows that come after index_pin_segments(). */
+#define PINNED                                                                                     \
+    "ifnull((SELECT last >= ?1 FROM pins WHERE first <= ?1 ORDER BY first DESC LIMIT 1), 0)"
+
 int index_segments_prepare(struct index *ix)
 {
     const struct {
@@ -12,15 +16,17 @@ int index_segments_prepare(struct index *ix)
         sqlite3_stmt **q;
     } all[] = {
         {ix->db,
-         "INSERT INTO segments VALUES(?1, ?2, ?3, ?4, iif(?3 > 0, NULL, ?5), 0)"
+         "INSERT INTO segments VALUES(?1, ?2, ?3, ?4, iif(?3 > 0, NULL, ?5), " PINNED ")"
          " ON CONFLICT(seq) DO UPDATE SET stored = stored + ?2, blocks = blocks + ?3,"
          " bytes = bytes + ?4, dead_seq = iif(blocks + ?3 > 0, NULL, ifnull(dead_seq, ?5))",
          &ix->q.tally_segment},
         {ix->db, "DELETE FROM segments WHERE seq = ?1", &ix->q.drop_segment},
+        {ix->db, "INSERT INTO pins VALUES(?1, ?2)", &ix->q.add_pin},
         {ix->db, "UPDATE segments SET pinned = 1 WHERE seq BETWEEN ?1 AND ?2", &ix->q.pin_segments},
         {ix->db, "UPDATE segments SET stored = ?2 WHERE seq = ?1 AND dead_seq IS NULL",
          &ix->q.size_segment},
-        {ix->db, "INSERT OR IGNORE INTO segments VALUES(?1, ?2, 0, 0, ?3, 0)", &ix->q.add_dead},
+        {ix->db, "INSERT OR IGNORE INTO segments VALUES(?1, ?2, 0, 0, ?3, " PINNED ")",
+         &ix->q.add_dead},
         {ix->read_db, "SELECT 1 FROM segments WHERE seq = ?1", &ix->knows},
         {ix->read_db,
          "SELECT total(stored), total(bytes), total(iif(dead_seq IS NULL OR pinned, 0, stored)),"
@@ -108,15 +114,15 @@ int index_forget_segments(struct index *ix, const uint64_t *seqs, size_t n)
 int index_pin_segments(struct index *ix, const struct index_range *ranges, size_t n)
 {
     scope_lock(&ix->write_lock);
-    sqlite3_stmt *q = ix->q.pin_segments;
+    sqlite3_stmt *const both[] = {ix->q.add_pin, ix->q.pin_segments};
     int r = index_step(ix, ix->q.begin);
 
     if (r == 0)
-        r = index_exec(ix, "UPDATE segments SET pinned = 0 WHERE pinned");
-    for (size_t i = 0; i < n && r == 0; i++) {
-        bind_u64(q, 1, ranges[i].first);
-        bind_u64(q, 2, ranges[i].last);
-        r = index_step(ix, q);
+        r = index_exec(ix, "DELETE FROM pins; UPDATE segments SET pinned = 0 WHERE pinned");
+    for (size_t i = 0; i < 2 * n && r == 0; i++) {
+        bind_u64(both[i % 2], 1, ranges[i / 2].first);
+        bind_u64(both[i % 2], 2, ranges[i / 2].last);
+        r = index_step(ix, both[i % 2]);
     }
     return index_end_locked(ix, r, &ix->meta);
 }

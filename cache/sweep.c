@@ -106,6 +106,31 @@ static int load_pin(struct sweeper *s, struct pinned *pin, struct tally *needed,
     return r == -ENOENT ? -EAGAIN : r; /* the pin went meanwhile */
 }
 
+static int by_first(const void *a, const void *b)
+{
+    const struct index_range *x = a, *y = b;
+
+    return x->first < y->first ? -1 : x->first > y->first;
+}
+
+/* Sorted, and what overlaps or touches is one. */
+static size_t merge_ranges(struct index_range *ranges, size_t n)
+{
+    size_t kept = 0;
+
+    qsort(ranges, n, sizeof *ranges, by_first);
+    for (size_t i = 0; i < n; i++) {
+        struct index_range *last = kept ? &ranges[kept - 1] : NULL;
+        if (ranges[i].first > ranges[i].last) /* a pin as of its root itself */
+            continue;
+        if (last && ranges[i].first <= last->last + 1)
+            last->last = MAX(last->last, ranges[i].last);
+        else
+            ranges[kept++] = ranges[i];
+    }
+    return kept;
+}
+
 static int store_ranges(struct sweeper *s, const struct listing *l, struct tally *needed)
 {
     tally_settle(needed);
@@ -118,7 +143,7 @@ static int store_ranges(struct sweeper *s, const struct listing *l, struct tally
         ranges[n++] = (struct index_range){needed->items[i].seq, needed->items[i].seq};
     for (size_t i = 0; i < l->n; i++) /* and the log after the root */
         ranges[n++] = (struct index_range){l->pins[i].root + 1, l->pins[i].seq};
-    return index_pin_segments(s->index, ranges, n);
+    return index_pin_segments(s->index, ranges, merge_ranges(ranges, n));
 }
 
 /* The index knows what the pins need that there are now. */
