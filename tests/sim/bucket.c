@@ -1,5 +1,6 @@
 #include "bucket.h"
 #include "sched.h"
+#include "watch.h"
 
 #include "../../store/bytes.h"
 #include "../../store/log.h"
@@ -8,19 +9,12 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { TIMEOUT_US = 10000000, PAGE_KEYS = 7, KEYS_MAX = 1000, PART_ROW_BYTES = 32 };
+enum { TIMEOUT_US = 10000000, PAGE_KEYS = 7 };
 #define DAY_US INT64_C(86400000000)
-
-struct object {
-    char key[STORE_KEY_MAX];
-    uint8_t *data;
-    size_t len;
-    bool late; /* a checkpoint's root that was replaced before it was there */
-};
 
 /* A request that changes something, on its way. Whoever sent it may be gone when it arrives. */
 struct request {
-    int machine;
+    int machine, volume;
     const struct client *sender; /* only to wake it */
     bool done, dropped;
     int result;
@@ -32,112 +26,43 @@ struct request {
 };
 
 struct client {
+    int volume;
+    bool direct; /* no network is in between */
     bool stopped;
 };
 
 struct weather weather;
+void (*bucket_on_request)(void);
+void (*bucket_on_change)(int volume, int machine, const char *key, const uint8_t *data);
 
 static struct {
-    struct object *objects; /* by key */
-    size_t n, room;
     struct request **under_way;
     size_t nunder_way, under_way_room;
     int64_t outage_until_us;
     uint64_t requests;
-    int claimer;
+    int claimer[VOLUMES];
     bool uploaded[MACHINES_MAX];
 } bucket;
 
-/* ------------------------------------------------------------------ objects */
-
-/* The first object whose key is not less. */
-static size_t place_of(const char *key)
-{
-    size_t from = 0, to = bucket.n;
-
-    while (from < to) {
-        size_t mid = (from + to) / 2;
-        if (strcmp(bucket.objects[mid].key, key) < 0)
-            from = mid + 1;
-        else
-            to = mid;
-    }
-    return from;
-}
-
-static struct object *find(const char *key)
-{
-    size_t i = place_of(key);
-
-    return i < bucket.n && strcmp(bucket.objects[i].key, key) == 0 ? &bucket.objects[i] : NULL;
-}
-
-/* `data` is its own from now on. */
-static void set(const char *key, uint8_t *data, size_t len)
-{
-    struct object *o = find(key);
-
-    if (!o) {
-        size_t at = place_of(key);
-        if (bucket.n == bucket.room) {
-            bucket.room = 2 * bucket.room + 64;
-            bucket.objects = realloc(bucket.objects, bucket.room * sizeof *bucket.objects);
-        }
-        o = &bucket.objects[at];
-        memmove(o + 1, o, (bucket.n++ - at) * sizeof *o);
-        *o = (struct object){0};
-        (void)snprintf(o->key, sizeof o->key, "%s", key);
-    }
-    free(o->data);
-    o->data = data;
-    o->len = len;
-}
-
-static void drop(const char *key)
-{
-    struct object *o = find(key);
-
-    if (!o)
-        return;
-    free(o->data);
-    memmove(o, o + 1, (size_t)(bucket.objects + --bucket.n - o) * sizeof *o);
-}
-
-size_t bucket_count(const char *prefix)
-{
-    size_t n = 0;
-
-    for (size_t i = place_of(prefix); i < bucket.n; i++, n++)
-        if (strncmp(bucket.objects[i].key, prefix, strlen(prefix)) != 0)
-            break;
-    return n;
-}
-
-/* "log/0000000000000001": 1; 0: not below `prefix`. */
-static uint64_t number_of(const struct object *o, const char *prefix)
-{
-    return strncmp(o->key, prefix, strlen(prefix)) == 0
-               ? strtoull(o->key + strlen(prefix), NULL, 16)
-               : 0;
-}
+/* ------------------------------------------------------------------ what is there */
 
 uint64_t bucket_lose_acknowledged(void)
 {
-    uint64_t from = 0, upto = 0, claim = 0, seq, lost = 0;
+    const struct object *end = objects_end(THE_VOLUME);
+    uint64_t from = 0, upto = 0, claim = 0, seq, lost = 0, seen = 0;
 
-    for (size_t i = 0; i < bucket.n; i++) {
-        const struct object *o = &bucket.objects[i];
-        if ((seq = number_of(o, "map/")) > 0)
+    for (const struct object *o = objects_from(THE_VOLUME, ""); o < end; o++) {
+        if ((seq = objects_number(o, "map/")) > 0)
             from = MAX(from, seq + 1);
-        if ((seq = number_of(o, "log/")) == 0)
+        if ((seq = objects_number(o, "log/")) == 0)
             continue;
         if (get_le16(o->data + 10) == HEADER_CLAIM)
             claim = seq;
         else
             upto = MAX(upto, get_le64(o->data + 80));
     }
-    for (size_t i = 0, seen = 0; i < bucket.n; i++) {
-        seq = number_of(&bucket.objects[i], "log/");
+    for (const struct object *o = objects_from(THE_VOLUME, ""); o < end; o++) {
+        seq = objects_number(o, "log/");
         bool there = seq == claim || seq > claim + LOG_WINDOW; /* in between is garbage */
         if (there && seq >= from && seq < upto && sim_below(++seen) == 0)
             lost = seq;
@@ -145,13 +70,13 @@ uint64_t bucket_lose_acknowledged(void)
     char key[STORE_KEY_MAX];
     log_key(lost, key);
     if (lost)
-        drop(key);
+        objects_drop(THE_VOLUME, key);
     return lost;
 }
 
-int bucket_claimer(void)
+int bucket_claimer(int volume)
 {
-    return bucket.claimer;
+    return bucket.claimer[volume];
 }
 
 bool bucket_uploaded(int machine)
@@ -162,45 +87,6 @@ bool bucket_uploaded(int machine)
 uint64_t bucket_requests(void)
 {
     return bucket.requests;
-}
-
-/* ------------------------------------------------------------------ checkpoints are whole */
-
-static void part_key(const uint8_t *row, char key[STORE_KEY_MAX])
-{
-    (void)snprintf(key, STORE_KEY_MAX, "part/%016" PRIx64 ".%08" PRIx32, get_le64(row + 8),
-                   get_le32(row + 16));
-}
-
-/* A root was stored. The copy of a request that arrives when there is a newer one harms nobody. */
-static void judge_root(const char *key)
-{
-    struct object *root = find(key);
-    char part[STORE_KEY_MAX];
-
-    root->late = root + 1 < bucket.objects + bucket.n && number_of(root + 1, "map/") > 0;
-    for (size_t at = HEADER_BYTES; !root->late && at < root->len; at += PART_ROW_BYTES) {
-        part_key(root->data + at, part);
-        if (!find(part))
-            sim_fail("%s is stored, and %s of it is not there", key, part);
-    }
-}
-
-/* A part is to be deleted. */
-static void judge_deletion(const char *key)
-{
-    char part[STORE_KEY_MAX];
-
-    for (size_t i = place_of("map/"); find(key) && i < bucket.n; i++) {
-        const struct object *root = &bucket.objects[i];
-        if (number_of(root, "map/") == 0)
-            break;
-        for (size_t at = HEADER_BYTES; !root->late && at < root->len; at += PART_ROW_BYTES) {
-            part_key(root->data + at, part);
-            if (strcmp(part, key) == 0)
-                sim_fail("%s is deleted, but it is of %s, which is there", key, root->key);
-        }
-    }
 }
 
 /* ------------------------------------------------------------------ the network */
@@ -242,6 +128,9 @@ static int time_out(struct client *c, struct store_error *err)
 /* The way there, of a request that changes nothing. */
 static int there(struct client *c, struct store_error *err)
 {
+    if (c->direct)
+        return 0;
+    bucket_on_request();
     bucket.requests++;
     if (sim_chance(weather.busy, 1000))
         return wait_us(c, latency()) ? fault(err, STORE_SLOW, "slow down") : -ECANCELED;
@@ -265,23 +154,25 @@ static bool is_kind(const struct request *rq, enum header_kind kind)
 
 static void carry_out_put(struct request *rq)
 {
-    if (rq->flags & STORE_IF_ABSENT && find(rq->keys[0])) {
+    const char *key = rq->keys[0];
+
+    if (rq->flags & STORE_IF_ABSENT && objects_find(rq->volume, key)) {
         rq->result = -EEXIST;
         return;
     }
-    set(rq->keys[0], rq->data, rq->len);
+    objects_set(rq->volume, key, rq->data, rq->len);
     if (is_kind(rq, HEADER_CLAIM))
-        bucket.claimer = rq->machine;
-    if (strncmp(rq->keys[0], "map/", 4) == 0)
-        judge_root(rq->keys[0]);
+        bucket.claimer[rq->volume] = rq->machine;
+    watch_put(rq->volume, key);
+    bucket_on_change(rq->volume, rq->machine, key, rq->data);
 }
 
 static void carry_out_delete(const struct request *rq)
 {
     for (size_t i = 0; i < rq->nkeys; i++) {
-        if (strncmp(rq->keys[i], "part/", 5) == 0)
-            judge_deletion(rq->keys[i]);
-        drop(rq->keys[i]);
+        watch_delete(rq->volume, rq->keys[i]);
+        objects_drop(rq->volume, rq->keys[i]);
+        bucket_on_change(rq->volume, rq->machine, rq->keys[i], NULL);
     }
 }
 
@@ -329,8 +220,12 @@ static int send(struct client *c, struct request *rq, struct store_error *err)
 {
     int64_t at = arrival(rq), give_up = sched_now_us() + TIMEOUT_US;
 
+    if (c->direct)
+        sim_fail("%s: a look changes something", rq->keys[0]);
+    bucket_on_request();
     bucket.requests++;
     rq->machine = sched_machine();
+    rq->volume = c->volume;
     if (is_kind(rq, HEADER_SEGMENT))
         bucket.uploaded[rq->machine] = true;
     rq->sender = c;
@@ -367,6 +262,7 @@ static int op_put(void *self, const char *key, const void *data, size_t len, uns
     (void)snprintf(rq->keys[0], sizeof rq->keys[0], "%s", key);
     rq->data = malloc(len + 1);
     memcpy(rq->data, data, len);
+    rq->data[len] = 0;
     rq->len = len;
     rq->flags = flags;
     return send(self, rq, err);
@@ -388,10 +284,14 @@ static int op_get(void *self, const char *key, uint64_t offset, uint64_t len, st
 {
     struct client *c = self;
     int r = there(c, err);
-    const struct object *o = find(key);
+    const struct object *o = objects_find(c->volume, key);
 
     if (r < 0 || !o)
         return r < 0 ? r : -ENOENT;
+    if (c->direct) {
+        *ret_size = o->len;
+        return offset < o->len ? sink(ctx, o->data + offset, MIN(len, o->len - offset)) : 0;
+    }
     if (sim_chance(weather.answer_lost, 1000))
         return time_out(c, err);
     uint64_t n = offset < o->len ? MIN(len, o->len - offset) : 0;
@@ -421,8 +321,8 @@ static int op_list(void *self, const char *prefix, const char *start_after, bool
     if (r < 0)
         return r;
     page->items = calloc(PAGE_KEYS, sizeof *page->items);
-    for (size_t i = place_of(prefix); i < bucket.n; i++) {
-        const struct object *o = &bucket.objects[i];
+    const struct object *o = objects_from(c->volume, prefix), *end = objects_end(c->volume);
+    for (; o < end; o++) {
         if (strncmp(o->key, prefix, strlen(prefix)) != 0)
             break;
         if (strcmp(o->key, start_after) <= 0)
@@ -433,7 +333,7 @@ static int op_list(void *self, const char *prefix, const char *start_after, bool
         (void)snprintf(page->items[page->nitems].key, STORE_KEY_MAX, "%s", o->key);
         page->items[page->nitems++].size_bytes = o->len;
     }
-    return wait_us(c, latency()) ? 0 : -ECANCELED;
+    return c->direct || wait_us(c, latency()) ? 0 : -ECANCELED;
 }
 
 static void op_stop(void *self)
@@ -444,14 +344,54 @@ static void op_stop(void *self)
     sched_wake(c);
 }
 
-struct store *bucket_store(void)
+static const char *const urls[VOLUMES] = {"s3://bucket/volume", "s3://bucket/clone"};
+
+static struct store *new_store(int volume, bool direct);
+
+static int open_beside(const char *url, bool direct, struct store **ret)
+{
+    for (int i = 0; i < VOLUMES; i++)
+        if (strcmp(url, urls[i]) == 0)
+            return *ret = new_store(i, direct), 0;
+    sim_fail("%s: there is no such volume here", url);
+}
+
+static int beside(const char *url, struct store **ret)
+{
+    return open_beside(url, false, ret);
+}
+
+static int beside_directly(const char *url, struct store **ret)
+{
+    return open_beside(url, true, ret);
+}
+
+static struct store *new_store(int volume, bool direct)
 {
     static const struct store_ops ops = {op_put, op_get, op_list, op_del, op_stop, free};
     struct client *c = calloc(1, sizeof *c);
-    struct store_backend backend = {.ops = &ops, .self = c, .url = "sim://bucket/volume"};
+    struct store_backend backend = {.ops = &ops, .self = c};
     struct store *store;
 
+    *c = (struct client){.volume = volume, .direct = direct};
+    (void)snprintf(backend.url, sizeof backend.url, "%s", urls[volume]);
     if (store_new(&backend, &sim_clock, &store) < 0)
         sim_fail("no store");
+    store_set_beside(store, direct ? beside_directly : beside);
     return store;
+}
+
+struct store *bucket_store(int volume)
+{
+    return new_store(volume, false);
+}
+
+struct store *bucket_look(int volume)
+{
+    return new_store(volume, true);
+}
+
+int bucket_volume(const char *url)
+{
+    return strcmp(url, urls[THE_VOLUME]) == 0 ? THE_VOLUME : THE_CLONE;
 }

@@ -1,5 +1,7 @@
 #include "life.h"
 #include "bucket.h"
+#include "clients.h"
+#include "lineage.h"
 #include "sched.h"
 
 #include "../../store/scope.h"
@@ -9,14 +11,14 @@
 
 enum { PIECE = 256 * 1024, PATIENCE_TRIES = 200 };
 
-struct client {
-    struct life *life;
-    int number;
-    uint32_t *state; /* of its sectors, as they must be */
-};
-
 struct run run;
+struct sim_volume sim_volumes[VOLUMES];
 static struct life *lives[MACHINES_MAX]; /* by machine */
+
+int sim_number(const struct sim_volume *v)
+{
+    return (int)(v - sim_volumes);
+}
 
 void run_say(const char *fmt, ...)
 {
@@ -42,12 +44,12 @@ static enum volume_state state_of(struct life *l)
 }
 
 /* Somebody was told of an error: was there reason for one? */
-static void judge_error(struct life *l, const char *what, int r)
+void life_judge_error(struct life *l, const char *what, int r)
 {
     enum volume_state state = state_of(l);
 
     run_say("host %d: %s: %s", l->host->number, what, strerror(-r));
-    if (state == VOLUME_FENCED && run.newest == l->era)
+    if (state == VOLUME_FENCED && l->host->volume->newest == l->era)
         run_say("host %d: fenced by an attachment that is not complete", l->host->number);
     if (state == VOLUME_FENCED || l->interrupted)
         return;
@@ -75,7 +77,7 @@ static bool read_all(struct life *l, uint32_t *found, uint32_t sectors)
         for (int tries = 0; r < 0 && tries < PATIENCE_TRIES; tries++) {
             r = volume_read(l->volume, buf, len, (uint64_t)at * SECTOR_BYTES, true);
             if (r < 0)
-                judge_error(l, "reading it all", r);
+                life_judge_error(l, "reading it all", r);
         }
         good = r == 0;
         for (uint32_t i = 0; good && i < len / SECTOR_BYTES; i++) {
@@ -94,26 +96,29 @@ static void judge(struct life *l, const uint32_t *found, uint32_t sectors, uint6
 {
     struct host *h = l->host;
     char why[256] = "";
-    bool own = h->local && !l->config.discard_local && run.newest == h->last;
+    bool own = h->local && !l->config.discard_local && h->volume->newest == h->last;
     bool good;
 
-    if (run.repaired)
-        good = era_ever(run.newest, found, sectors, why);
+    if (h->volume->repaired)
+        good = era_ever(h->volume->newest, found, sectors, why);
     else if (own && h->ending == CRASHED && h->last->write_cache)
         good = era_write_cache(h->last, found, sectors, why);
     else
-        good = era_instant(run.newest, found, sectors, own ? FLOOR_DISK : FLOOR_BUCKET, !own, why);
+        good = era_instant(h->volume->newest, found, sectors, own ? FLOOR_DISK : FLOOR_BUCKET, !own,
+                           why);
     if (!good)
         sim_fail("host %d, epoch %" PRIu64 " (%s): this was never the volume, or is too old: %s",
                  h->number, epoch, own ? "with its cache" : "from the bucket", why);
-    l->era = era_new(run.newest, h->number, epoch, found, sectors);
+    l->era = era_new(h->volume->newest, h->number, epoch, found, sectors);
     l->era->sure = !own;
+    if (own)
+        lineage_blur(h->volume);
     l->era->write_cache = l->config.sync == SYNC_CACHE || (own && h->last->write_cache);
     h->local = own || l->config.sync == SYNC_CACHE;
     h->forked = h->index_lost = false;
     h->last = l->era;
-    if (!run.newest || run.newest->epoch < epoch)
-        run.newest = l->era;
+    if (h->volume->newest->epoch < epoch)
+        h->volume->newest = l->era;
 }
 
 /* Holes are zeros, and what is not zero is counted as allocated. */
@@ -152,7 +157,7 @@ static bool verify(struct life *l)
     bool good = read_all(l, found, sectors);
 
     volume_get_status(l->volume, &st);
-    if (good && run.newest && run.newest->epoch > st.epoch)
+    if (good && l->host->volume->newest->epoch > st.epoch)
         good = false; /* a later one was quicker: nobody works on this one any more */
     if (good)
         judge(l, found, sectors, st.epoch);
@@ -162,181 +167,15 @@ static bool verify(struct life *l)
     return good;
 }
 
-/* ------------------------------------------------------------------ the clients */
-
-/* A run of the client's own sectors, of at most `most`. */
-static uint32_t choose(struct client *c, uint32_t sectors, uint32_t most, uint32_t *ret_n)
-{
-    static uint32_t hot;
-    uint32_t first = 0, n = 0;
-
-    for (int tries = 0; tries < 100; tries++) {
-        first = (uint32_t)sim_below(sectors);
-        if (sim_chance(1, 3)) /* where somebody is */
-            first = (hot + (uint32_t)sim_below(256)) % sectors;
-        if (sim_chance(1, 3))
-            first = first / 8 * 8;
-        if (model_owner(first) == c->number)
-            break;
-    }
-    if (model_owner(first) != c->number)
-        return 0;
-    hot = first;
-    while (n < most && first + n < sectors && model_owner(first + n) == c->number)
-        n++;
-    *ret_n = sim_chance(1, 3) ? n : 1 + (uint32_t)sim_below(n);
-    return first;
-}
-
-/* At once, if that is possible. */
-static int write_somehow(struct life *l, const uint8_t *buf, size_t len, uint64_t at)
-{
-    int r = sim_chance(1, 2) ? volume_write(l->volume, buf, len, at, false) : -EAGAIN;
-
-    return r == -EAGAIN ? volume_write(l->volume, buf, len, at, true) : r;
-}
-
-static int do_put(struct client *c, uint32_t sectors)
-{
-    struct life *l = c->life;
-    uint32_t n = 0, most = sim_chance(1, 4) ? 2048 : 64, first = choose(c, sectors, most, &n);
-
-    if (n == 0)
-        return 0;
-    uint8_t *buf = aligned_alloc(4096, ROUND_UP((size_t)n * SECTOR_BYTES, (size_t)4096));
-    uint32_t generation = era_begin(l->era, c->number, OP_PUT, first, n)->generation;
-    for (uint32_t i = 0; i < n; i++) {
-        model_stamp(buf + (size_t)i * SECTOR_BYTES, first + i, generation);
-        c->state[first + i] = generation;
-    }
-    int r = write_somehow(l, buf, (size_t)n * SECTOR_BYTES, (uint64_t)first * SECTOR_BYTES);
-    if (r == 0)
-        era_end(l->era, c->number);
-    free(buf);
-    return r;
-}
-
-static int do_clear(struct client *c, uint32_t sectors)
-{
-    struct life *l = c->life;
-    uint32_t n = 0, first = choose(c, sectors, sim_chance(1, 4) ? SECTORS_MAX : 512, &n);
-
-    if (n == 0)
-        return 0;
-    era_begin(l->era, c->number, n > 2048 ? OP_CLEAR_LOOSELY : OP_CLEAR, first, n);
-    memset(c->state + first, 0, n * sizeof *c->state);
-    int r = volume_discard(l->volume, (uint64_t)first * SECTOR_BYTES, (uint64_t)n * SECTOR_BYTES);
-    if (r == 0)
-        era_end(l->era, c->number);
-    return r;
-}
-
-static int do_read(struct client *c, uint32_t sectors)
-{
-    struct life *l = c->life;
-    uint32_t n = 0, first = choose(c, sectors, 2048, &n);
-    uint8_t *buf = aligned_alloc(4096, ROUND_UP((size_t)n * SECTOR_BYTES + 1, (size_t)4096));
-    uint64_t at = (uint64_t)first * SECTOR_BYTES;
-    int r = -EAGAIN;
-
-    if (sim_chance(1, 2))
-        r = volume_read(l->volume, buf, (size_t)n * SECTOR_BYTES, at, false);
-    if (r == -EAGAIN)
-        r = volume_read(l->volume, buf, (size_t)n * SECTOR_BYTES, at, true);
-    for (uint32_t i = 0; i < n && r == 0; i++) {
-        uint32_t got = model_read_stamp(buf + (size_t)i * SECTOR_BYTES, first + i);
-        if (got != c->state[first + i])
-            sim_fail("host %d, epoch %" PRIu64
-                     ": sector %u reads as generation %u, but %u was written",
-                     l->host->number, l->era->epoch, first + i, got, c->state[first + i]);
-    }
-    free(buf);
-    return r;
-}
-
-static int do_flush(struct client *c)
-{
-    struct life *l = c->life;
-    size_t completed[CLIENTS_MAX];
-    bool drain = sim_chance(1, 4);
-
-    era_completed(l->era, completed);
-    int r = drain ? volume_drain(l->volume) : volume_flush(l->volume);
-    if (r == 0)
-        era_flushed(l->era, completed, drain || l->config.sync == SYNC_BUCKET);
-    if (r == 0 && sim_chance(1, drain ? 10 : 40)) /* its promise is put to the test at once */
-        l->syncs_left = 1 + (unsigned)sim_below(3);
-    return r;
-}
-
-static int do_grow(struct client *c, uint32_t sectors)
-{
-    struct life *l = c->life;
-    uint32_t size = sectors + 8 * (uint32_t)sim_below(200);
-
-    if (c->number != 0 || size > SECTORS_MAX)
-        return 0;
-    era_begin(l->era, 0, OP_GROW, 0, size);
-    int r = volume_resize(l->volume, (uint64_t)size * SECTOR_BYTES);
-    if (r == 0)
-        era_end(l->era, 0);
-    return r;
-}
-
-static int do_something(struct client *c)
-{
-    uint32_t sectors = (uint32_t)(volume_size_bytes(c->life->volume) / SECTOR_BYTES);
-    uint64_t what = sim_below(100);
-
-    if (what < 55)
-        return do_put(c, sectors);
-    if (what < 68)
-        return do_clear(c, sectors);
-    if (what < 85)
-        return do_read(c, sectors);
-    if (what < 93)
-        return do_flush(c);
-    if (what < 96) {
-        int r = do_grow(c, sectors);
-        return r == 0 && sim_chance(1, 2) ? do_flush(c) : r;
-    }
-    sched_sleep_us((int64_t)sim_below(sim_chance(1, 4) ? 20000000 : 200000));
-    return 0;
-}
-
-static void *client_main(void *arg)
-{
-    struct client *c = arg;
-    struct life *l = c->life;
-
-    for (unsigned i = 0; i < l->operations && !l->interrupted; i++) {
-        int r = do_something(c);
-        if (r < 0) {
-            judge_error(l, "a client", r);
-            if (era_failed(l->era, c->number))
-                break; /* else a flush: the next one has to hold what it did not */
-        }
-    }
-    return NULL;
-}
-
-static void let_work(struct life *l)
-{
-    struct task *tasks[CLIENTS_MAX];
-    struct client clients[CLIENTS_MAX];
-
-    for (unsigned i = 0; i < model_clients; i++) {
-        clients[i] = (struct client){l, (int)i, malloc(SECTORS_MAX * sizeof(uint32_t))};
-        memcpy(clients[i].state, l->era->base, SECTORS_MAX * sizeof(uint32_t));
-        tasks[i] = sched_spawn(sched_machine(), client_main, &clients[i]);
-    }
-    for (unsigned i = 0; i < model_clients; i++) {
-        sched_join(tasks[i]);
-        free(clients[i].state);
-    }
-}
-
 /* ------------------------------------------------------------------ the life */
+
+/* Its claim is the newest. */
+static bool is_newest(const struct host *h)
+{
+    const struct life *l = lives[bucket_claimer(sim_number(h->volume))];
+
+    return l && l->host == h; /* no life's: a rollback's */
+}
 
 static void judge_open(struct life *l)
 {
@@ -345,7 +184,7 @@ static void judge_open(struct life *l)
     run_say("host %d: opening: %s", l->host->number, strerror(-l->opened));
     if (l->opened == -EIO && l->host->local && l->host->index_lost)
         l->host->forked = true;
-    else if (l->opened == -ESTALE && lives[bucket_claimer()]->host == l->host)
+    else if (l->opened == -ESTALE && is_newest(l->host))
         sim_fail("host %d: refused as a fork, though nobody else attached since", l->host->number);
     else if (l->opened == -ESTALE && l->host->local)
         l->host->forked = true;
@@ -396,7 +235,7 @@ static void *life_main(void *arg)
     struct life *l = arg;
 
     l->doing = "opening";
-    l->store = bucket_store();
+    l->store = bucket_store(sim_number(l->host->volume));
     l->opened = volume_open(l->store, &l->config, &l->volume);
     if (l->opened < 0) {
         judge_open(l);
@@ -412,7 +251,7 @@ static void *life_main(void *arg)
     if (sim_chance(1, 3))
         l->syncs_left = 1 + (unsigned)sim_below(100);
     if (l->verified)
-        let_work(l);
+        clients_work(l);
     if (l->last)
         check_quiet(l);
     close_it(l);

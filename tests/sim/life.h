@@ -7,12 +7,14 @@
 
 #include "../../cache/volume.h"
 #include "model.h"
+#include "objects.h"
 
 /* How the last life with this cache directory ended; what is to be found there. */
 enum ending { FRESH, DRAINED, KEPT_LOCAL, CRASHED };
 
 struct host {
     int number;
+    struct sim_volume *volume;
     char dir[32];
     enum ending ending;
     bool local;        /* the cache may have what the bucket has not */
@@ -47,12 +49,19 @@ struct run {
     bool verbose;
     bool calm; /* nothing fails */
     bool disk_faults;
-    bool alone;         /* one host */
-    bool rot;           /* slots go bad */
-    bool repaired;      /* the volume went back in time */
-    struct era *newest; /* by epoch */
+    bool alone;   /* one host */
+    bool rot;     /* slots go bad */
+    bool lineage; /* snapshots, rollbacks, a clone, and the volume shrinks, too */
 };
 extern struct run run;
+
+/* A volume, and the one that becomes its clone some day. */
+struct sim_volume {
+    bool repaired;      /* it went back in time */
+    struct era *newest; /* by epoch; NULL: there is no such volume */
+};
+extern struct sim_volume sim_volumes[VOLUMES];
+int sim_number(const struct sim_volume *v);
 
 struct life *life_start(struct host *host, const struct volume_config *config, unsigned operations,
                         bool keep_local);
@@ -64,6 +73,9 @@ bool life_unknown(const struct host *host);
 void life_on_sync(void);
 /* It is over, or was killed: the host is free again. */
 void life_forget(struct life *life, bool crashed);
+
+/* Somebody was told of an error: ends the simulation if there is no reason for one. */
+void life_judge_error(struct life *l, const char *what, int r);
 
 void run_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 

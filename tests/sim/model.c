@@ -89,23 +89,31 @@ struct sim_op *era_begin(struct era *e, int c, enum op_kind kind, uint32_t first
 
 void era_end(struct era *e, int c)
 {
-    e->ops[c][e->nops[c] - 1].ended = ++model.ticks;
+    for (size_t n = e->nops[c]; n > 0 && !e->ops[c][n - 1].ended; n--)
+        e->ops[c][n - 1].ended = ++model.ticks;
+}
+
+void era_cancel(struct era *e, int c)
+{
+    while (e->nops[c] > 0 && !e->ops[c][e->nops[c] - 1].ended)
+        e->nops[c]--;
 }
 
 bool era_failed(struct era *e, int c)
 {
-    struct sim_op *last = e->nops[c] ? &e->ops[c][e->nops[c] - 1] : NULL;
+    bool failed = false;
 
-    if (!last || last->ended)
-        return false;
-    return last->failed = true;
+    for (size_t n = e->nops[c]; n > 0 && !e->ops[c][n - 1].ended; n--)
+        failed = e->ops[c][n - 1].failed = true;
+    return failed;
 }
 
 void era_completed(const struct era *e, size_t ret[CLIENTS_MAX])
 {
     for (unsigned c = 0; c < model_clients; c++) {
-        size_t n = e->nops[c];
-        ret[c] = n > 0 && !e->ops[c][n - 1].ended ? n - 1 : n;
+        ret[c] = e->nops[c];
+        while (ret[c] > 0 && !e->ops[c][ret[c] - 1].ended)
+            ret[c]--;
     }
 }
 
@@ -216,8 +224,27 @@ static bool was_found(const struct era *e, unsigned c, size_t completed)
     return good;
 }
 
+void era_fence(struct era *e)
+{
+    for (; e && !e->fenced; e = e->before)
+        e->fenced = ++model.ticks;
+}
+
+/* Discards do not count: of what is zero they are no news. */
+static void judge_fenced(const struct era *e, const size_t completed[CLIENTS_MAX])
+{
+    for (unsigned c = 0; c < model_clients && e->fenced; c++)
+        for (size_t p = completed[c]; p > 0 && e->ops[c][p - 1].began > e->fenced; p--)
+            if (e->ops[c][p - 1].kind == OP_PUT)
+                sim_fail("epoch %" PRIu64 " of host %d was told that its flush succeeded, with "
+                         "what client %u wrote after a rollback",
+                         e->epoch, e->host, c);
+}
+
 void era_flushed(struct era *e, const size_t completed[CLIENTS_MAX], bool to_bucket)
 {
+    if (to_bucket)
+        judge_fenced(e, completed);
     for (unsigned c = 0; c < model_clients; c++) {
         if (to_bucket)
             e->bucket_floor[c] = MAX(e->bucket_floor[c], completed[c]);
@@ -304,19 +331,58 @@ struct era *era_instant(struct era *e, const uint32_t *found, uint32_t sectors,
     return good ? e : before;
 }
 
+static bool is_instant(const struct era *e, const size_t floor[CLIENTS_MAX], const uint32_t *found,
+                       uint32_t sectors, char why[256])
+{
+    struct fits fits[CLIENTS_MAX] = {0};
+
+    for (unsigned c = 0; c < model_clients; c++)
+        fits[c] = find_fits(e, (int)c, found, sectors);
+    bool good = consistent(e, fits, floor, found, why);
+    for (unsigned c = 0; c < model_clients; c++)
+        free(fits[c].fit);
+    return good;
+}
+
+static const size_t no_floor[CLIENTS_MAX];
+
 bool era_ever(const struct era *e, const uint32_t *found, uint32_t sectors, char why[256])
 {
-    static const size_t none[CLIENTS_MAX];
     bool good = false;
 
-    for (; e && !good; e = e->before) {
-        struct fits fits[CLIENTS_MAX] = {0};
-        for (unsigned c = 0; c < model_clients; c++)
-            fits[c] = find_fits(e, (int)c, found, sectors);
-        good = consistent(e, fits, none, found, why);
-        for (unsigned c = 0; c < model_clients; c++)
-            free(fits[c].fit);
-    }
+    for (; e && !good; e = e->before)
+        good = is_instant(e, no_floor, found, sectors, why);
+    return good;
+}
+
+/* ------------------------------------------------------------------ since a moment */
+
+struct era_mark {
+    const struct era *era;
+    size_t floor[CLIENTS_MAX];
+    struct era_mark *before; /* NULL, or what it may be as well */
+};
+
+struct era_mark *era_mark(const struct era *e)
+{
+    struct era_mark *m = calloc(1, sizeof *m);
+
+    m->era = e;
+    memcpy(m->floor, e->bucket_floor, sizeof m->floor);
+    if (!e->sure && !e->in_bucket && e->before)
+        m->before = era_mark(e->before);
+    return m;
+}
+
+bool era_since(const struct era *e, const struct era_mark *mark, const uint32_t *found,
+               uint32_t sectors, char why[256])
+{
+    bool good = false;
+
+    for (; e != mark->era && !good; e = e->before)
+        good = is_instant(e, no_floor, found, sectors, why);
+    for (; mark && !good; mark = mark->before)
+        good = is_instant(mark->era, mark->floor, found, sectors, why);
     return good;
 }
 

@@ -47,6 +47,7 @@ struct era {
     bool in_bucket; /* a flush to the bucket was acknowledged */
     bool on_disk;   /* a flush to the local disk, or to the bucket */
     size_t bucket_floor[CLIENTS_MAX], disk_floor[CLIENTS_MAX];
+    uint64_t fenced; /* when the volume was rolled back; 0: never since */
     uint32_t *found; /* by who attached later; NULL: nobody has */
     uint32_t found_sectors;
 };
@@ -65,13 +66,21 @@ uint32_t model_next_generation(void);
 struct era *era_new(struct era *before, int host, uint64_t epoch, const uint32_t *base,
                     uint32_t sectors);
 struct sim_op *era_begin(struct era *e, int client, enum op_kind kind, uint32_t first, uint32_t n);
+/* All that it began is done: one operation, but for who shrinks the volume: a clearing, and a size.
+ */
 void era_end(struct era *e, int client);
-/* The client's last operation, if it has not ended, never will; false: it has. */
+/* What it began was refused and changed nothing: it never was. */
+void era_cancel(struct era *e, int client);
+/* What the client began, and has not ended, never will; false: there is nothing. */
 bool era_failed(struct era *e, int client);
 /* What all that has ended until now amounts to; for a flush that begins. */
 void era_completed(const struct era *e, size_t ret[CLIENTS_MAX]);
 /* That flush was acknowledged. Ends the simulation if a later attachment did not find it. */
 void era_flushed(struct era *e, const size_t completed[CLIENTS_MAX], bool to_bucket);
+
+/* The volume is rolled back at this moment: the era, and those before it, may not be told of any
+ * flush of what is written from now on. */
+void era_fence(struct era *e);
 
 enum floor_kind { FLOOR_BUCKET, FLOOR_DISK };
 /* The era, or one before it, whose state `found` is at one instant; NULL, and *why, if there is
@@ -81,6 +90,13 @@ struct era *era_instant(struct era *e, const uint32_t *found, uint32_t sectors,
                         enum floor_kind floor, bool take_over, char why[256]);
 /* … or one before it, however long ago and whatever was flushed since. */
 bool era_ever(const struct era *e, const uint32_t *found, uint32_t sectors, char why[256]);
+
+/* What the bucket must have at this moment of the volume whose newest era that is. */
+struct era_mark *era_mark(const struct era *newest);
+/* `found` is one instant of it, not older than that mark, or of an era since, up to `newest`. */
+bool era_since(const struct era *newest, const struct era_mark *mark, const uint32_t *found,
+               uint32_t sectors, char why[256]);
+
 /* Every sector is as a write cache may leave it. */
 bool era_write_cache(const struct era *e, const uint32_t *found, uint32_t sectors, char why[256]);
 

@@ -13,6 +13,7 @@
 #include "bucket.h"
 #include "disk.h"
 #include "life.h"
+#include "lineage.h"
 #include "sched.h"
 
 #include "../../cache/offline.h"
@@ -25,7 +26,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-enum { HOSTS = 2, SEEDS_DEFAULT = 200, HUGE_PAGE = 2 << 20 };
+enum { HOSTS = 2, CLONE_HOST = 2, SEEDS_DEFAULT = 200, HUGE_PAGE = 2 << 20 };
 #define SECOND INT64_C(1000000)
 #define DAY    (86400 * SECOND)
 
@@ -183,15 +184,26 @@ static void befall(struct host *h)
     }
 }
 
+/* Whose turn it is. */
+static struct host *choose_host(struct host *hosts)
+{
+    if (sim_volumes[THE_CLONE].newest && sim_chance(1, 3))
+        return &hosts[CLONE_HOST];
+    return &hosts[run.alone ? 0 : sim_below(HOSTS)];
+}
+
 static void live(struct host *hosts)
 {
-    int lives = 2 + (int)sim_below(6);
+    int lives = 2 + (int)sim_below(run.lineage ? 8 : 6);
 
     while (lives > 0) {
-        struct host *h = &hosts[run.alone ? 0 : sim_below(HOSTS)];
-        collect(&hosts[0]);
-        collect(&hosts[1]);
-        struct host *other = &hosts[1 - h->number];
+        if (run.lineage)
+            lineage_step();
+        struct host *h = choose_host(hosts);
+        for (int i = 0; i <= CLONE_HOST; i++)
+            collect(&hosts[i]);
+        static const struct host nobody;
+        const struct host *other = h->number < HOSTS ? &hosts[1 - h->number] : &nobody;
         if (h->life && h->life->dying) {
             h->life->dying = false;
             if (life_may_die(h))
@@ -207,6 +219,8 @@ static void live(struct host *hosts)
         if (!h->life && (alone || (!unknown && sim_chance(1, 4)))) {
             start_life(h);
             lives--;
+            if (h->number == CLONE_HOST)
+                lineage_count(COUNT_CLONE_LIVES);
         } else if (h->life) {
             befall(h);
         }
@@ -222,7 +236,8 @@ static void settle(struct host *hosts)
     bucket_outage(0);
     disk_fail_one_in("", 0);
     disk_fail_syncs_one_in(0);
-    for (int i = 0; i < HOSTS; i++) {
+    lineage_settle();
+    for (int i = 0; i <= CLONE_HOST; i++) {
         int64_t until = sched_now_us() + 3 * DAY;
         while (hosts[i].life && !hosts[i].life->over && sched_now_us() < until)
             sched_sleep_us(SECOND);
@@ -232,9 +247,9 @@ static void settle(struct host *hosts)
     }
 }
 
-static void check_bucket(void)
+static void check_bucket(int volume)
 {
-    struct store *store = bucket_store();
+    struct store *store = bucket_store(volume);
     uint64_t errors = 0;
     scope_free char *text = NULL;
     size_t len;
@@ -243,14 +258,14 @@ static void check_bucket(void)
 
     fclose(report);
     if (r < 0 || errors > 0)
-        sim_fail("check: %s: %s", strerror(-r), text);
+        sim_fail("check of volume %d: %s: %s", volume, strerror(-r), text);
     store_free(store);
 }
 
 /* A machine that knows nothing finds what the bucket has. */
-static void last_life(const char *dir)
+static void last_life(const char *dir, int volume)
 {
-    struct host h = {.number = HOSTS, .ending = FRESH};
+    struct host h = {.number = CLONE_HOST + 1, .volume = &sim_volumes[volume], .ending = FRESH};
 
     (void)snprintf(h.dir, sizeof h.dir, "%s", dir);
     struct volume_config c = choose_config(&h);
@@ -277,26 +292,26 @@ static int agree(void *ctx, const struct volume_repair *plan)
 /* It goes back to an instant before what was lost, and can be used. */
 static void repair_it(uint64_t lost)
 {
-    struct store *store = bucket_store();
+    struct store *store = bucket_store(THE_VOLUME);
     struct volume_repair plan;
     int r = volume_repair(store, agree, NULL, &plan);
 
     store_free(store);
-    if (r == -ENODATA && bucket_count("map/") == 0)
+    if (r == -ENODATA && objects_count(THE_VOLUME, "map/") == 0)
         return; /* what was lost is the beginning */
     if (r < 0 || !plan.log_broken || plan.seq >= lost)
         sim_fail("log/%016" PRIx64 " is lost, and the repair to log/%016" PRIx64 " is: %s", lost,
                  r < 0 ? 0 : plan.seq, strerror(-r));
-    check_bucket();
-    run.repaired = true;
-    last_life("/sim/after");
-    check_bucket();
+    check_bucket(THE_VOLUME);
+    sim_volumes[THE_VOLUME].repaired = true;
+    last_life("/sim/after", THE_VOLUME);
+    check_bucket(THE_VOLUME);
 }
 
 /* The log lost what was acknowledged: nobody may take that for its end. */
 static void lose_a_number(void)
 {
-    struct host h = {.number = HOSTS + 1, .dir = "/sim/after", .ending = FRESH};
+    struct host h = {.number = CLONE_HOST + 2, .dir = "/sim/after", .ending = FRESH};
     struct volume_config c = choose_config(&h);
     uint64_t seq = bucket_lose_acknowledged();
 
@@ -304,7 +319,7 @@ static void lose_a_number(void)
         return;
     run_say("log/%016" PRIx64 " is lost", seq);
     struct volume *v = NULL;
-    struct store *store = bucket_store();
+    struct store *store = bucket_store(THE_VOLUME);
     int r = volume_open(store, &c, &v);
     if (r != -EBADMSG)
         sim_fail("log/%016" PRIx64 " is lost, and a machine attaches: %s", seq, strerror(-r));
@@ -315,30 +330,42 @@ static void lose_a_number(void)
 static uint64_t simulate(void)
 {
     static const uint32_t sizes[] = {2048, 4096, 8192, 16384};
-    struct host hosts[HOSTS] = {{.number = 0, .dir = "/sim/0"}, {.number = 1, .dir = "/sim/1"}};
+    struct host hosts[CLONE_HOST + 1] = {
+        {.number = 0, .dir = "/sim/0", .volume = &sim_volumes[THE_VOLUME]},
+        {.number = 1, .dir = "/sim/1", .volume = &sim_volumes[THE_VOLUME]},
+        {.number = CLONE_HOST, .dir = "/sim/2", .volume = &sim_volumes[THE_CLONE]},
+    };
     uint32_t sectors;
 
     sched_start(seed);
     msg_set_sink(verbose ? MSG_STDERR : MSG_NONE);
     disk_start();
     disk_on_sync = life_on_sync;
+    run.lineage =
+        (seed * UINT64_C(0x9e3779b97f4a7c15) >> 32) % 3 == 0; /* the others stay as they are */
+    lineage_start(hosts, CLONE_HOST + 1);
     sectors = sizes[sim_below(ARRAY_SIZE(sizes))];
     model_clients = 1 + (unsigned)sim_below(CLIENTS_MAX - 1);
     model_start(sectors);
     weather = (struct weather){.latency_us = 1000};
-    struct store *store = bucket_store();
+    struct store *store = bucket_store(THE_VOLUME);
     struct volume_create what = {.size_bytes = (uint64_t)sectors * SECTOR_BYTES};
     if (volume_create(store, &what) < 0)
         sim_fail("cannot create the volume");
     store_free(store);
     uint32_t *zeros = calloc(SECTORS_MAX, sizeof *zeros);
-    run.newest = era_new(NULL, -1, 0, zeros, sectors);
-    run.newest->sure = true;
+    sim_volumes[THE_VOLUME].newest = era_new(NULL, -1, 0, zeros, sectors);
+    sim_volumes[THE_VOLUME].newest->sure = true;
     choose_weather();
     live(hosts);
     settle(hosts);
-    last_life("/sim/last");
-    check_bucket();
+    lineage_look();
+    for (int i = 0; i < VOLUMES; i++)
+        if (sim_volumes[i].newest) {
+            last_life(i == THE_VOLUME ? "/sim/last" : "/sim/clone", i);
+            check_bucket(i);
+        }
+    lineage_look();
     lose_a_number();
     return sched_trace();
 }
@@ -406,6 +433,7 @@ int main(int argc, char **argv)
     }
     jobs = MIN(MAX(jobs, 1), (long)ARRAY_SIZE(pids));
     prepare_memory();
+    lineage_share_counts();
     while (begun < count || running > 0) {
         if (begun < count && running < (uint64_t)jobs) {
             int at = 0;
@@ -430,6 +458,7 @@ int main(int argc, char **argv)
         if (stop_at_first)
             count = begun;
     }
+    lineage_print_counts();
     printf("%" PRIu64 " of %" PRIu64 " seeds from %" PRIu64 " failed\n", failed, begun, first);
     return failed > 0;
 }

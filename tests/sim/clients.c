@@ -1,0 +1,288 @@
+#include "clients.h"
+#include "lineage.h"
+#include "sched.h"
+
+#include "../../store/scope.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+struct client {
+    struct life *life;
+    struct party *party;
+    int number;
+    uint32_t *state; /* of its sectors, as they must be */
+};
+
+/* All of a life's. */
+struct party {
+    struct client clients[CLIENTS_MAX];
+    uint32_t below;   /* 0, or the size that the volume is being shrunk to: nobody may write */
+    unsigned at_work; /* do not know of it yet */
+    unsigned waiting;
+    bool over; /* the shrinking failed */
+};
+
+/* A run of the client's own sectors, of at most `most`. */
+static uint32_t choose(struct client *c, uint32_t sectors, uint32_t most, uint32_t *ret_n)
+{
+    static uint32_t hot;
+    uint32_t first = 0, n = 0;
+
+    for (int tries = 0; tries < 100; tries++) {
+        first = (uint32_t)sim_below(sectors);
+        if (sim_chance(1, 3)) /* where somebody is */
+            first = (hot + (uint32_t)sim_below(256)) % sectors;
+        if (sim_chance(1, 3))
+            first = first / 8 * 8;
+        if (model_owner(first) == c->number)
+            break;
+    }
+    if (model_owner(first) != c->number)
+        return 0;
+    hot = first;
+    while (n < most && first + n < sectors && model_owner(first + n) == c->number)
+        n++;
+    *ret_n = sim_chance(1, 3) ? n : 1 + (uint32_t)sim_below(n);
+    return first;
+}
+
+/* At once, if that is possible. */
+static int write_somehow(struct life *l, const uint8_t *buf, size_t len, uint64_t at)
+{
+    int r = sim_chance(1, 2) ? volume_write(l->volume, buf, len, at, false) : -EAGAIN;
+
+    return r == -EAGAIN ? volume_write(l->volume, buf, len, at, true) : r;
+}
+
+static int do_put(struct client *c, uint32_t sectors)
+{
+    struct life *l = c->life;
+    uint32_t n = 0, most = sim_chance(1, 4) ? 2048 : 64, first = choose(c, sectors, most, &n);
+
+    if (n == 0)
+        return 0;
+    uint8_t *buf = aligned_alloc(4096, ROUND_UP((size_t)n * SECTOR_BYTES, (size_t)4096));
+    uint32_t generation = era_begin(l->era, c->number, OP_PUT, first, n)->generation;
+    for (uint32_t i = 0; i < n; i++) {
+        model_stamp(buf + (size_t)i * SECTOR_BYTES, first + i, generation);
+        c->state[first + i] = generation;
+    }
+    int r = write_somehow(l, buf, (size_t)n * SECTOR_BYTES, (uint64_t)first * SECTOR_BYTES);
+    if (r == 0)
+        era_end(l->era, c->number);
+    free(buf);
+    return r;
+}
+
+static int do_clear(struct client *c, uint32_t sectors)
+{
+    struct life *l = c->life;
+    uint32_t n = 0, first = choose(c, sectors, sim_chance(1, 4) ? SECTORS_MAX : 512, &n);
+
+    if (n == 0)
+        return 0;
+    era_begin(l->era, c->number, n > 2048 ? OP_CLEAR_LOOSELY : OP_CLEAR, first, n);
+    memset(c->state + first, 0, n * sizeof *c->state);
+    int r = volume_discard(l->volume, (uint64_t)first * SECTOR_BYTES, (uint64_t)n * SECTOR_BYTES);
+    if (r == 0)
+        era_end(l->era, c->number);
+    return r;
+}
+
+static int do_read(struct client *c, uint32_t sectors)
+{
+    struct life *l = c->life;
+    uint32_t n = 0, first = choose(c, sectors, 2048, &n);
+    uint8_t *buf = aligned_alloc(4096, ROUND_UP((size_t)n * SECTOR_BYTES + 1, (size_t)4096));
+    uint64_t at = (uint64_t)first * SECTOR_BYTES;
+    int r = -EAGAIN;
+
+    if (sim_chance(1, 2))
+        r = volume_read(l->volume, buf, (size_t)n * SECTOR_BYTES, at, false);
+    if (r == -EAGAIN)
+        r = volume_read(l->volume, buf, (size_t)n * SECTOR_BYTES, at, true);
+    for (uint32_t i = 0; i < n && r == 0; i++) {
+        uint32_t got = model_read_stamp(buf + (size_t)i * SECTOR_BYTES, first + i);
+        if (got != c->state[first + i])
+            sim_fail("host %d, epoch %" PRIu64
+                     ": sector %u reads as generation %u, but %u was written",
+                     l->host->number, l->era->epoch, first + i, got, c->state[first + i]);
+    }
+    free(buf);
+    return r;
+}
+
+static int do_flush(struct client *c)
+{
+    struct life *l = c->life;
+    size_t completed[CLIENTS_MAX];
+    bool drain = sim_chance(1, 4);
+
+    era_completed(l->era, completed);
+    int r = drain ? volume_drain(l->volume) : volume_flush(l->volume);
+    if (r == 0)
+        era_flushed(l->era, completed, drain || l->config.sync == SYNC_BUCKET);
+    if (r == 0 && sim_chance(1, drain ? 10 : 40)) /* its promise is put to the test at once */
+        l->syncs_left = 1 + (unsigned)sim_below(3);
+    return r;
+}
+
+static int do_grow(struct client *c, uint32_t sectors)
+{
+    struct life *l = c->life;
+    uint32_t size = sectors + 8 * (uint32_t)sim_below(200);
+
+    if (c->number != 0 || size > SECTORS_MAX)
+        return 0;
+    era_begin(l->era, 0, OP_GROW, 0, size);
+    int r = volume_resize(l->volume, (uint64_t)size * SECTOR_BYTES);
+    if (r == 0)
+        era_end(l->era, 0);
+    return r;
+}
+
+/* What is beyond becomes zero for everybody, before the volume is smaller. */
+static void begin_shrinking(struct party *p, uint32_t from, uint32_t to)
+{
+    enum op_kind kind = from - to > 2048 ? OP_CLEAR_LOOSELY : OP_CLEAR;
+    struct era *e = p->clients[0].life->era;
+
+    for (unsigned i = 0; i < model_clients; i++)
+        era_begin(e, (int)i, kind, to, from - to);
+    era_begin(e, 0, OP_GROW, 0, to);
+}
+
+/* `r`: how it went. */
+static int end_shrinking(struct party *p, uint32_t from, uint32_t to, bool discarded, int r)
+{
+    struct era *e = p->clients[0].life->era;
+    size_t completed[CLIENTS_MAX];
+
+    for (unsigned i = 0; i < model_clients; i++) {
+        if (r == -ENOTEMPTY) {
+            era_cancel(e, (int)i);
+        } else if (r < 0) {
+            era_failed(e, (int)i);
+        } else {
+            era_end(e, (int)i);
+            for (uint32_t s = to; !discarded && s < from; s++)
+                if (p->clients[i].state[s] && model_owner(s) == (int)i)
+                    sim_fail("the volume was made smaller, though there was data in sector %u", s);
+            memset(p->clients[i].state + to, 0, (from - to) * sizeof(uint32_t));
+        }
+    }
+    p->over = r < 0 && r != -ENOTEMPTY;
+    if (r == 0) {
+        lineage_count(COUNT_SHRUNK);
+        era_completed(e, completed);
+        era_flushed(e, completed, true);
+    }
+    return r == -ENOTEMPTY ? 0 : r;
+}
+
+/* The others stop writing meanwhile, as the model has no name for what they write at this moment.
+ */
+static int do_shrink(struct client *c, uint32_t sectors)
+{
+    struct party *p = c->party;
+    struct life *l = c->life;
+    uint32_t most = sectors - MIN(sectors, (uint32_t)(VOLUME_BYTES_MIN / SECTOR_BYTES));
+    uint32_t step = sim_chance(1, 2) ? 512 : 8192;
+    uint32_t less = 8 * (uint32_t)sim_below(1 + MIN(most, step) / 8);
+
+    if (c->number != 0 || less == 0)
+        return 0;
+    p->below = sectors - less;
+    while (p->at_work > 1)
+        sched_sleep_us(100);
+    bool discard = sim_chance(3, 4);
+    run_say("host %d: shrinks from %u to %u sectors", l->host->number, sectors, p->below);
+    lineage_count(COUNT_SHRINKS);
+    begin_shrinking(p, sectors, p->below);
+    int r = volume_shrink(l->volume, (uint64_t)p->below * SECTOR_BYTES, discard);
+    r = end_shrinking(p, sectors, p->below, discard, discard && r == -ENOTEMPTY ? -EPROTO : r);
+    p->below = 0;
+    while (p->waiting > 0)
+        sched_sleep_us(100);
+    return r;
+}
+
+/* While another one shrinks the volume. */
+static void wait_for_size(struct client *c)
+{
+    struct party *p = c->party;
+
+    p->at_work--;
+    p->waiting++;
+    while (p->below) {
+        int r = sim_chance(1, 3) ? do_flush(c) : sim_chance(1, 2) ? do_read(c, p->below) : 0;
+        if (r < 0) /* the one who shrinks will be told, too */
+            life_judge_error(c->life, "a client, meanwhile", r);
+        sched_sleep_us((int64_t)sim_below(200000));
+    }
+    p->at_work++;
+    p->waiting--;
+}
+
+static int do_something(struct client *c)
+{
+    uint32_t sectors = (uint32_t)(volume_size_bytes(c->life->volume) / SECTOR_BYTES);
+    uint64_t what = sim_below(100);
+
+    if (what < 55)
+        return do_put(c, sectors);
+    if (what < 68)
+        return do_clear(c, sectors);
+    if (what < 85)
+        return do_read(c, sectors);
+    if (what < 93)
+        return do_flush(c);
+    if (what < 96) {
+        int r = run.lineage && sim_chance(2, 3) ? do_shrink(c, sectors) : do_grow(c, sectors);
+        return r == 0 && sim_chance(1, 2) ? do_flush(c) : r;
+    }
+    if (run.lineage && what == 96 && sim_chance(1, 2)) {
+        int r = do_flush(c);
+        return r == 0 ? lineage_snapshot(c->life) : r;
+    }
+    sched_sleep_us((int64_t)sim_below(sim_chance(1, 4) ? 20000000 : 200000));
+    return 0;
+}
+
+static void *client_main(void *arg)
+{
+    struct client *c = arg;
+    struct life *l = c->life;
+
+    for (unsigned i = 0; i < l->operations && !l->interrupted && !c->party->over; i++) {
+        if (c->party->below)
+            wait_for_size(c);
+        int r = c->party->over ? 0 : do_something(c);
+        if (r < 0) {
+            life_judge_error(l, "a client", r);
+            if (c->party->over || era_failed(l->era, c->number))
+                break; /* else a flush: the next one has to hold what it did not */
+        }
+    }
+    c->party->at_work--;
+    return NULL;
+}
+
+void clients_work(struct life *l)
+{
+    struct task *tasks[CLIENTS_MAX];
+    struct party *p = calloc(1, sizeof *p); /* not on this stack: it may be gone before them */
+
+    p->at_work = model_clients;
+    for (unsigned i = 0; i < model_clients; i++) {
+        p->clients[i] = (struct client){l, p, (int)i, malloc(SECTORS_MAX * sizeof(uint32_t))};
+        memcpy(p->clients[i].state, l->era->base, SECTORS_MAX * sizeof(uint32_t));
+        tasks[i] = sched_spawn(sched_machine(), client_main, &p->clients[i]);
+    }
+    for (unsigned i = 0; i < model_clients; i++)
+        sched_join(tasks[i]);
+    for (unsigned i = 0; i < model_clients; i++)
+        free(p->clients[i].state);
+    free(p);
+}
