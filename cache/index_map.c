@@ -426,7 +426,7 @@ int index_view_begin(struct index *ix, struct index_view **ret, struct log_posit
 {
     struct index_view *v = calloc(1, sizeof *v);
     sqlite3_stmt *q = NULL;
-    int r = 0;
+    int r = 0, step;
 
     if (!v)
         return -ENOMEM;
@@ -440,8 +440,10 @@ int index_view_begin(struct index *ix, struct index_view **ret, struct log_posit
         sqlite3_prepare_v2(v->db, "SELECT seq, next, size_blocks, epoch, nonce, claim FROM meta",
                            -1, &q, NULL) != SQLITE_OK) {
         r = index_error(ix, v->db, "read");
-    } else if (sqlite3_step(q) == SQLITE_DONE) {
+    } else if ((step = sqlite3_step(q)) == SQLITE_DONE) {
         *ret_pos = (struct log_position){.next = 1}; /* nothing was stored yet */
+    } else if (step != SQLITE_ROW) {
+        r = index_error(ix, v->db, "read");
     } else {
         *ret_pos = (struct log_position){.seq = column_u64(q, 0),
                                          .next = column_u64(q, 1),
