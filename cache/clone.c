@@ -124,6 +124,9 @@ static int pin_source(struct cloning *c, const char *name)
     struct log *log;
     int r;
 
+    if (pin_is_pending(name))
+        return msg_error(-EINVAL, "%s@%s: is of a snapshot that was not finished",
+                         store_url(c->from), name);
     if (*name) {
         r = copy_pin(c, c->from, &c->of, name, name, &there);
         if (r == -ENOENT || (r == 0 && !there))

@@ -1,5 +1,6 @@
 #include "instant.h"
 
+#include "../store/bytes.h"
 #include "../store/checkpoint.h"
 #include "../store/msg.h"
 #include "../store/scope.h"
@@ -151,14 +152,62 @@ int instant_newest(struct log *log, int64_t patience_ms, struct instant *ret)
     return r;
 }
 
-int instant_pin(struct log *log, struct pin *pin, int64_t patience_ms)
+/* One that is being made: nobody's yet. Its name is never used again, so no request of ours that
+ * comes late can hurt. */
+static int store_pending(struct store *store, const struct superblock *sb, const struct pin *pin,
+                         struct pin *ret_pending, int64_t patience_ms)
+{
+    struct pin pending = *pin;
+    uint8_t nonce[8];
+    int r = random_bytes(nonce, sizeof nonce);
+
+    pending.clone_url[0] = pending.of[0] = 0;
+    if (r == 0)
+        r = format(pending.name, sizeof pending.name, PIN_PENDING "%016llx",
+                   (unsigned long long)get_le64(nonce));
+    if (r == 0)
+        r = pin_store(store, sb, &pending, patience_ms);
+    if (r == 0)
+        *ret_pending = pending;
+    return r;
+}
+
+/* The pin of that instant, if nothing that it needs can be deleted any more; -EAGAIN: there is a
+ * newer checkpoint, which may have been stored before we said what we need. */
+static int pin_instant(struct log *log, struct pin *pin, int64_t patience_ms)
 {
     struct store *store = log_store(log);
     const struct superblock *sb = log_superblock(log);
-    struct instant in;
-    uint64_t again;
+    struct pin pending, again;
+    uint64_t newest;
+    int r = store_pending(store, sb, pin, &pending, patience_ms);
 
-    memcpy(pin->uuid, sb->uuid, UUID_BYTES);
+    if (r < 0)
+        return r;
+    r = checkpoint_newest(log, &newest, patience_ms);
+    if (r == 0 && newest > pin->root)
+        r = -EAGAIN;
+    if (r == 0) { /* who stores one from now on, finds the pending one, or this */
+        r = pin_store(store, sb, pin, patience_ms);
+        if (r < 0 && r != -EEXIST)
+            return r; /* it may come yet: then it must be whole */
+    }
+    if (r == 0) /* we may have slept for so long that somebody cleared that one away */
+        r = pin_load(store, sb, pending.name, &again, patience_ms);
+    if (r == -ENOENT) {
+        (void)pin_delete(store, pin->name, patience_ms);
+        r = msg_error(-EBUSY, "%s@%s: %s was deleted while it was being made; try again",
+                      store_url(store), pin->name, pending.name);
+    }
+    (void)pin_delete(store, pending.name, patience_ms); /* was reported; it takes some space */
+    return r;
+}
+
+int instant_pin(struct log *log, struct pin *pin, int64_t patience_ms)
+{
+    struct instant in;
+
+    memcpy(pin->uuid, log_superblock(log)->uuid, UUID_BYTES);
     for (int tries = 0; tries < PIN_TRIES; tries++) {
         int r = instant_newest(log, patience_ms, &in);
         if (r == -ENOENT) /* the checkpoint was replaced by a newer one */
@@ -169,15 +218,10 @@ int instant_pin(struct log *log, struct pin *pin, int64_t patience_ms)
         pin->size_bytes = in.pos.size_blocks * BLOCK_BYTES;
         pin->epoch = in.pos.epoch;
         if (r == 0)
-            r = pin_store(store, sb, pin, patience_ms);
-        if (r == 0)
-            r = checkpoint_newest(log, &again, patience_ms);
-        if (r < 0 || again <= in.root) /* who stores one from now on, finds the pin */
-            return r;
-        r = pin_delete(store, pin->name, patience_ms);
-        if (r < 0)
+            r = pin_instant(log, pin, patience_ms);
+        if (r != -EAGAIN)
             return r;
     }
     return msg_error(-EBUSY, "%s: its checkpoints change all the time; try again",
-                     store_url(store));
+                     store_url(log_store(log)));
 }

@@ -14,7 +14,8 @@ struct instant {
 int instant_newest(struct log *log, int64_t patience_ms, struct instant *ret_instant);
 
 /* Stores `pin`, whose instant is set to the newest one, so that nothing that it needs can be
- * deleted meanwhile. -EEXIST, silently: there is one of that name. */
+ * deleted meanwhile. What is there of that name is whole, also if this dies. -EEXIST, silently:
+ * there is one of that name. */
 int instant_pin(struct log *log, struct pin *pin, int64_t patience_ms);
 
 #endif

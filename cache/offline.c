@@ -19,7 +19,8 @@ static int add_size(void *ctx, const char *key, uint64_t size_bytes)
     char name[PIN_NAME_MAX];
 
     info->stored_bytes += size_bytes;
-    info->snapshots += pin_parse_key(key, name) && strncmp(name, "clone-", 6) != 0;
+    info->snapshots +=
+        pin_parse_key(key, name) && strncmp(name, "clone-", 6) != 0 && !pin_is_pending(name);
     return 0;
 }
 

@@ -47,8 +47,8 @@ int snapshot_create(struct store *store, const char *name)
     struct log *log;
     int r = superblock_load(store, &sb, PATIENCE_MS);
 
-    if (r == 0 && strncmp(name, "clone-", 6) == 0)
-        r = msg_error(-EINVAL, "%s: names that begin with clone- are for clones", name);
+    if (r == 0 && (strncmp(name, "clone-", 6) == 0 || *name == '-'))
+        r = msg_error(-EINVAL, "%s: names that begin with clone- or - are not for people", name);
     if (r == 0)
         r = log_new(store, &sb, &clock_system, &log);
     if (r < 0)
@@ -301,6 +301,9 @@ int snapshot_rollback(struct store *store, const char *name, char before[PIN_NAM
     struct pin pin;
     int r = superblock_load(store, &sb, PATIENCE_MS);
 
+    if (r == 0 && pin_is_pending(name))
+        r = msg_error(-EINVAL, "%s@%s: is of a snapshot that was not finished", store_url(store),
+                      name);
     if (r == 0)
         r = load(store, &sb, name, &pin);
     if (r == 0)

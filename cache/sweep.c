@@ -1,5 +1,6 @@
 #include "sweep.h"
 
+#include "../store/msg.h"
 #include "../store/pin.h"
 #include "../store/scope.h"
 #include "tally.h"
@@ -10,6 +11,7 @@ enum { BATCH = 500, BATCHES = 64 };
 
 /* What a pin needs of checkpoints. */
 struct pinned {
+    char name[PIN_NAME_MAX];
     uint64_t root, seq;
     struct part_list list; /* of the root */
 };
@@ -68,7 +70,8 @@ static int add_pin(void *ctx, const struct pin *pin)
         l->pins = more;
         l->room = room;
     }
-    l->pins[l->n++] = (struct pinned){.root = pin->root, .seq = pin->seq};
+    l->pins[l->n] = (struct pinned){.root = pin->root, .seq = pin->seq};
+    memcpy(l->pins[l->n++].name, pin->name, sizeof pin->name);
     return 0;
 }
 
@@ -91,7 +94,9 @@ static int note_segments(void *ctx, const struct entry *entries, size_t n)
     return r;
 }
 
-/* The segments that the root's map is made of, and its parts. */
+/* The segments that the root's map is made of, and its parts. Nobody deletes the root of one that
+ * was made; but of one that was never finished, or whose request came late, it may be gone. To wait
+ * for that one would be for ever. */
 static int load_pin(struct sweeper *s, struct pinned *pin, struct tally *needed,
                     int64_t patience_ms)
 {
@@ -103,7 +108,17 @@ static int load_pin(struct sweeper *s, struct pinned *pin, struct tally *needed,
         r = checkpoint_parts(s->log, pin->root, patience_ms, &h, &pin->list);
     if (r == 0 && pin->root)
         r = checkpoint_load(s->log, pin->root, note_segments, needed, patience_ms, &pos);
-    return r == -ENOENT ? -EAGAIN : r; /* the pin went meanwhile */
+    if (r != -ENOENT)
+        return r;
+    struct store *store = log_store(s->log);
+    struct pin again;
+    r = pin_load(store, log_superblock(s->log), pin->name, &again, patience_ms);
+    if (r == -ENOENT)
+        return -EAGAIN; /* it went meanwhile */
+    if (r == 0)
+        msg_warn("%s@%s: its checkpoint is not there, so it cannot be used; delete it",
+                 store_url(store), pin->name);
+    return r;
 }
 
 static int by_first(const void *a, const void *b)

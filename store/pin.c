@@ -7,6 +7,7 @@
 #include <string.h>
 
 static const char PREFIX[] = "snapshot/";
+enum { LIST_TRIES = 16 };
 
 void pin_key(const char *name, char key[STORE_KEY_MAX])
 {
@@ -19,6 +20,11 @@ bool pin_parse_key(const char *key, char name[PIN_NAME_MAX])
 
     return strncmp(key, PREFIX, len) == 0 && url_is_snapshot_name(key + len) &&
            format(name, PIN_NAME_MAX, "%s", key + len) == 0;
+}
+
+bool pin_is_pending(const char *name)
+{
+    return strncmp(name, PIN_PENDING, strlen(PIN_PENDING)) == 0;
 }
 
 /* ------------------------------------------------------------------ the text */
@@ -169,13 +175,46 @@ static int add_name(void *ctx, const char *key, uint64_t size_bytes)
     return 0;
 }
 
+/* Lists, and reads what is being made, which comes first. -EAGAIN: one of it became a snapshot,
+ * perhaps after the listing had passed that one's name. */
+static int list_pending(struct store *store, const struct superblock *sb, struct names *l,
+                        struct pin **ret_pending, size_t *ret_n, int64_t patience_ms)
+{
+    scope_free struct pin *pending = NULL;
+    size_t n = 0;
+
+    l->n = 0;
+    int r = store_list(store, PREFIX, "", add_name, l, patience_ms);
+    while (r == 0 && n < l->n && pin_is_pending(l->names[n])) {
+        struct pin *more = realloc(pending, (n + 1) * sizeof *more);
+        if (!more)
+            return -ENOMEM;
+        pending = more;
+        r = pin_load(store, sb, l->names[n], &pending[n], patience_ms);
+        n++;
+    }
+    if (r < 0)
+        return r == -ENOENT ? -EAGAIN : r;
+    *ret_pending = take(pending);
+    *ret_n = n;
+    return 0;
+}
+
 int pin_each(struct store *store, const struct superblock *sb, pin_fn *fn, void *ctx,
              int64_t patience_ms)
 {
+    scope_free struct pin *pending = NULL;
     struct names l = {0};
-    int r = store_list(store, PREFIX, "", add_name, &l, patience_ms);
+    size_t npending = 0;
+    int r = -EAGAIN;
 
-    for (size_t i = 0; i < l.n && r == 0; i++) {
+    for (int tries = 0; r == -EAGAIN && tries < LIST_TRIES; tries++)
+        r = list_pending(store, sb, &l, &pending, &npending, patience_ms);
+    if (r == -EAGAIN)
+        msg_error(r, "%s: its snapshots change all the time; try again", store_url(store));
+    for (size_t i = 0; i < npending && r == 0; i++)
+        r = fn(ctx, &pending[i]);
+    for (size_t i = npending; i < l.n && r == 0; i++) {
         struct pin pin;
         r = pin_load(store, sb, l.names[i], &pin, patience_ms);
         r = r == 0 ? fn(ctx, &pin) : r == -ENOENT ? 0 : r;

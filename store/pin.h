@@ -11,6 +11,11 @@
 
 enum { PIN_NAME_MAX = 101 }; /* with the final NUL; url.h has the characters */
 
+/* While one is being made, a pin of this name and a number of its own holds the same. '-' is before
+ * every other character that a name may begin with. */
+#define PIN_PENDING "-pending-"
+bool pin_is_pending(const char *name);
+
 struct pin {
     char name[PIN_NAME_MAX];
     uint8_t uuid[UUID_BYTES]; /* of the volume */
@@ -32,7 +37,8 @@ int pin_decode(const char *text, size_t len, struct pin *ret_pin, const char **r
 void pin_key(const char *name, char ret_key[STORE_KEY_MAX]);
 bool pin_parse_key(const char *key, char ret_name[PIN_NAME_MAX]);
 
-/* Calls `fn` for every pin, by name. One that cannot be read is an error, with a message: nothing
+/* Calls `fn` for every pin, by name, those that are being made first: one that becomes a snapshot
+ * meanwhile is there as the one or the other. One that cannot be read is an error, with a message: nothing
  * may be deleted then. One that is deleted meanwhile is left out. */
 typedef int pin_fn(void *ctx, const struct pin *pin);
 int pin_each(struct store *store, const struct superblock *sb, pin_fn *fn, void *ctx,

@@ -162,11 +162,13 @@ static void test_few_requests(void **state)
     }
     n = requests();
     assert_int_equal(snapshot("monday"), 0);
-    assert_in_range(requests() - n, 1, 8);
+    assert_in_range(requests() - n, 1, 10);
+    assert_int_equal(mem_count(&mem, "snapshot/" PIN_PENDING), 0);
     put(0, 4096, 301);
     assert_int_equal(volume_flush(volume), 0);
     assert_int_equal(snapshot("monday"), -EEXIST);
     assert_int_equal(snapshot("clone-x"), -EINVAL);
+    assert_int_equal(snapshot("-x"), -EINVAL);
     assert_int_equal(clone_it("monday", &n), 0);
     /* the probe of another kind of store included: three more, and a delete */
     assert_in_range(n, 1, 13);
