@@ -217,9 +217,12 @@ static struct errand *errand_of(int machine, const char *name)
 
 static void note_pin(struct sim_volume *v, int machine, const char *name, const char *text)
 {
-    struct kept *k = calloc(1, sizeof *k), **last = &lineage.kept;
+    struct kept *k = NULL, **last = &lineage.kept;
     struct errand *e = errand_of(machine, name);
 
+    if (pin_is_pending(name)) /* the bucket is watched for what it needs; no more is promised */
+        return;
+    k = calloc(1, sizeof *k);
     *k = (struct kept){.volume = v,
                        .root = watch_json_number(text, "root"),
                        .seq = watch_json_number(text, "seq"),
@@ -290,11 +293,11 @@ static void note_clone(int machine, const char *text)
 }
 
 /* What it came for is there, in part: now is the time to die. */
-static void tempt(int machine)
+static void tempt(int machine, bool decisive)
 {
     struct errand *e = lineage.running;
 
-    if (e && e->machine == machine && sim_chance(1, 4))
+    if (e && e->machine == machine && sim_chance(1, decisive ? 3 : 16))
         e->requests_left = 1 + (unsigned)sim_below(4);
 }
 
@@ -302,7 +305,7 @@ static void on_change(int volume, int machine, const char *key, const uint8_t *d
 {
     struct sim_volume *v = &sim_volumes[volume];
 
-    tempt(machine);
+    tempt(machine, key[0] == 'l' || key[0] == 'v'); /* a claim, or a superblock */
 
     if (strncmp(key, "snapshot/", 9) == 0 && data) {
         note_pin(v, machine, key + 9, (const char *)data);
@@ -424,7 +427,7 @@ static void judge_failure(const struct errand *e)
     lineage_count(COUNT_REFUSED);
     if ((!run.calm || e->stopped) && e->result == -ETIMEDOUT)
         return;
-    if (e->kind == ONLINE && e->result == -ECANCELED)
+    if (e->kind == ONLINE && (e->result == -ECANCELED || e->result == -ETIMEDOUT))
         return;
     if (e->result == -EBUSY && (e->kind == DELETE || somebody_writes(e->volume)))
         return;

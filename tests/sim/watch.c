@@ -10,6 +10,13 @@
 #include <inttypes.h>
 #include <string.h>
 
+struct seen {
+    struct seen *next;
+    int volume;
+    char name[PIN_NAME_MAX];
+};
+static struct seen *stored_once;
+
 struct watched {
     struct watched *next;
     int volume;
@@ -123,15 +130,37 @@ static bool is_kept(const struct watched *w)
     return false;
 }
 
+static bool is_first(int volume, const char *name)
+{
+    struct seen *s = stored_once;
+
+    while (s && (s->volume != volume || strcmp(s->name, name) != 0))
+        s = s->next;
+    if (s)
+        return false;
+    s = calloc(1, sizeof *s);
+    *s = (struct seen){.next = stored_once, .volume = volume};
+    (void)snprintf(s->name, sizeof s->name, "%s", name);
+    stored_once = s;
+    return true;
+}
+
 static void judge_pin(int volume, const struct object *pin)
 {
     struct watched *w = calloc(1, sizeof *w);
+    char of[PIN_NAME_MAX];
 
     w->volume = volume;
     (void)snprintf(w->name, sizeof w->name, "%s", strchr(pin->key, '/') + 1);
     w->root = watch_json_number((const char *)pin->data, "root");
     w->seq = watch_json_number((const char *)pin->data, "seq");
+    watch_json_text((const char *)pin->data, "of", of, sizeof of);
+    bool first = is_first(volume, w->name);
     if (!is_newest_root(volume, w->root) && !is_kept(w)) {
+        if (first && !pin_is_pending(w->name) && !*of)
+            sim_fail("snapshot/%s is stored, when what it needs (checkpoint %016" PRIx64
+                     ") may have been deleted",
+                     w->name, w->root);
         free(w);
         return;
     }

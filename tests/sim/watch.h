@@ -7,7 +7,8 @@
  *   pin is there.
  *
  * A pin counts if it was stored while its root was the newest one, or another good one kept the
- * same: whoever makes one that is not, has to take it back.
+ * same. Others may be those that are being made, and copies of a request that come late, when it
+ * was deleted already.
  */
 #ifndef SIM_WATCH_H
 #define SIM_WATCH_H
