@@ -68,6 +68,7 @@ static struct {
     struct kept *clone_of;  /* the pin of the clone that is there */
     struct fence fence;
     unsigned errands, names;
+    bool settled; /* nobody dies any more */
 } lineage;
 
 /* ------------------------------------------------------------------ counting */
@@ -297,7 +298,7 @@ static void tempt(int machine, bool decisive)
 {
     struct errand *e = lineage.running;
 
-    if (e && e->machine == machine && sim_chance(1, decisive ? 3 : 16))
+    if (e && e->machine == machine && !lineage.settled && sim_chance(1, decisive ? 3 : 16))
         e->requests_left = 1 + (unsigned)sim_below(4);
 }
 
@@ -560,6 +561,7 @@ void lineage_settle(void)
 {
     int64_t until = sched_now_us() + 3 * DAY;
 
+    lineage.settled = true;
     if (lineage.running)
         lineage.running->requests_left = 0;
     if (lineage.running && lineage.running->dying)
