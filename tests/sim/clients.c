@@ -174,7 +174,7 @@ static int end_shrinking(struct party *p, uint32_t from, uint32_t to, bool disca
     }
     p->over = r < 0 && r != -ENOTEMPTY;
     if (r == 0) {
-        lineage_count(COUNT_SHRUNK);
+        counts_add(COUNT_SHRUNK);
         era_completed(e, completed);
         era_flushed(e, completed, true);
     }
@@ -198,7 +198,7 @@ static int do_shrink(struct client *c, uint32_t sectors)
         sched_sleep_us(100);
     bool discard = sim_chance(3, 4);
     run_say("host %d: shrinks from %u to %u sectors", l->host->number, sectors, p->below);
-    lineage_count(COUNT_SHRINKS);
+    counts_add(COUNT_SHRINKS);
     begin_shrinking(p, sectors, p->below);
     int r = volume_shrink(l->volume, (uint64_t)p->below * SECTOR_BYTES, discard);
     r = end_shrinking(p, sectors, p->below, discard, discard && r == -ENOTEMPTY ? -EPROTO : r);

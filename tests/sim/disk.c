@@ -17,7 +17,6 @@ ssize_t __real_pread64(int, void *, size_t, off_t);
 ssize_t __real_pwrite64(int, const void *, size_t, off_t);
 int __real_stat64(const char *, struct stat *);
 int __real_unlink(const char *);
-char *__real_mkdtemp(char *);
 int __real_mkdir(const char *, mode_t);
 int __real_statvfs64(const char *, struct statvfs *);
 int __wrap_open64(const char *, int, ...);
@@ -32,7 +31,6 @@ int __wrap_fstat64(int, struct stat *);
 int __wrap_stat64(const char *, struct stat *);
 int __wrap_unlink(const char *);
 int __wrap_mkdir(const char *, mode_t);
-char *__wrap_mkdtemp(char *);
 int __wrap_flock(int, int);
 int __wrap_statvfs64(const char *, struct statvfs *);
 
@@ -573,17 +571,6 @@ int __wrap_unlink(const char *path)
 int __wrap_mkdir(const char *path, mode_t mode)
 {
     return below(path, "/sim") ? 0 : __real_mkdir(path, mode);
-}
-
-char *__wrap_mkdtemp(char *name)
-{
-    static unsigned made;
-
-    if (!below(name, "/sim"))
-        return __real_mkdtemp(name);
-    for (unsigned i = 1, n = ++made; i <= 6; i++, n /= 10)
-        name[strlen(name) - i] = (char)('0' + n % 10);
-    return name;
 }
 
 int __wrap_flock(int fd, int how)

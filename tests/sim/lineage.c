@@ -11,7 +11,6 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum { ERRANDS = 12 };
 #define SECOND INT64_C(1000000)
@@ -67,55 +66,10 @@ static struct {
     struct errand *running; /* not the online ones */
     struct kept *clone_of;  /* the pin of the clone that is there */
     struct fence fence;
+    struct kept *rolled_back_to; /* a moment ago */
     unsigned errands, names;
     bool settled; /* nobody dies any more */
 } lineage;
-
-/* ------------------------------------------------------------------ counting */
-
-static unsigned *counts;
-
-void lineage_share_counts(void)
-{
-    counts = mmap(NULL, COUNTS * sizeof *counts, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                  -1, 0);
-    if (counts == MAP_FAILED)
-        abort();
-}
-
-void lineage_count(enum lineage_count what)
-{
-    __atomic_fetch_add(&counts[what], 1, __ATOMIC_RELAXED);
-}
-
-void lineage_print_counts(void)
-{
-    static const char *const names[COUNTS] = {
-        "runs with snapshots",
-        "snapshots made offline",
-        "online",
-        "rollbacks",
-        "clones",
-        "snapshots deleted",
-        "errands that died",
-        "that had taken effect",
-        "stopped for up to a day",
-        "refused or failed",
-        "what died took effect later",
-        "pins that were no good",
-        "first looks",
-        "later looks",
-        "not judged",
-        "instants before a rollback seen",
-        "attachments to clones",
-        "shrinkings begun",
-        "done",
-    };
-
-    for (int i = 0; i < COUNTS; i++)
-        printf("%s%s: %u", i ? ", " : "", names[i], counts[i]);
-    putchar('\n');
-}
 
 /* ------------------------------------------------------------------ looking */
 
@@ -134,9 +88,9 @@ static void look_first(struct kept *k, uint32_t *found, uint32_t sectors)
 
     k->content = found;
     k->sectors = sectors;
-    lineage_count(COUNT_LOOKS);
+    counts_add(COUNT_LOOKS);
     if (k->blurred || k->by->blurred)
-        lineage_count(COUNT_BLURRED);
+        counts_add(COUNT_BLURRED);
     else if (k->of[0] && strcmp(k->of, k->by->target->name) != 0)
         sim_fail("snapshot/%s is of %s, and not of %s", k->name, k->of, k->by->target->name);
     else if (k->of[0] && memcmp(found, k->by->target->content, SECTORS_MAX * sizeof *found) != 0)
@@ -162,7 +116,7 @@ static void look_at(struct kept *k)
                  strerror(-r));
     if (!k->content)
         return look_first(k, found, sectors);
-    lineage_count(COUNT_AGAIN);
+    counts_add(COUNT_AGAIN);
     if (sectors != k->sectors || memcmp(found, k->content, SECTORS_MAX * sizeof *found) != 0)
         sim_fail("snapshot/%s of volume %d is another one now", k->name, sim_number(k->volume));
     free(found);
@@ -183,7 +137,7 @@ static void look_at_fence(void)
 
     lineage.fence.pending = false;
     if (f.pending && look(sim_number(f.volume), f.root, f.seq, found, &sectors) == 0) {
-        lineage_count(COUNT_FENCES);
+        counts_add(COUNT_FENCES);
         if (!era_instant(f.era, found, sectors, FLOOR_BUCKET, true, why))
             sim_fail("what was there before the rollback is not what was acknowledged: %s", why);
     } /* else some of it is deleted already */
@@ -236,7 +190,7 @@ static void note_pin(struct sim_volume *v, int machine, const char *name, const 
     if (!e || e->volume != v)
         sim_fail("snapshot/%s: nobody makes one here", name);
     if (!k->good)
-        lineage_count(COUNT_BAD_PINS);
+        counts_add(COUNT_BAD_PINS);
     while (*last)
         last = &(*last)->next;
     *last = k;
@@ -265,7 +219,7 @@ static void note_rollback(struct sim_volume *v, int machine, const uint8_t *clai
         sim_fail("a rollback to another instant than that of snapshot/%s", e->target->name);
     e->took_effect = true;
     if (e->over || sched_dead(machine))
-        lineage_count(COUNT_LATE);
+        counts_add(COUNT_LATE);
     run_say("volume %d is rolled back to %s", sim_number(v), e->target->name);
     era_fence(v->newest);
     lineage.fence = (struct fence){.volume = v,
@@ -290,7 +244,7 @@ static void note_clone(int machine, const char *text)
         sim_fail("a clone is stored that nobody makes, or without its pin");
     e->took_effect = true;
     if (e->over || sched_dead(machine))
-        lineage_count(COUNT_LATE);
+        counts_add(COUNT_LATE);
 }
 
 /* What it came for is there, in part: now is the time to die. */
@@ -364,7 +318,7 @@ static void on_request(void)
         return;
     e->dying = sim_chance(2, 3);
     e->stopped = !e->dying;
-    lineage_count(e->dying ? COUNT_DIED : COUNT_STOPPED);
+    counts_add(e->dying ? COUNT_DIED : COUNT_STOPPED);
     run_say("%s: stops", kind_names[e->kind]);
     sched_pause(e->machine, sched_now_us() + (e->dying ? DAY : (int64_t)sim_below(DAY)));
 }
@@ -397,15 +351,17 @@ static void expect_made(const struct errand *e, const char *name)
 /* Somebody was told that it is done. */
 static void judge_done(struct errand *e)
 {
-    static const enum lineage_count count[] = {COUNT_SNAPSHOTS, COUNT_ONLINE, COUNT_ROLLBACKS,
-                                               COUNT_DELETED, COUNT_CLONES};
+    static const enum count count[] = {COUNT_SNAPSHOTS, COUNT_ONLINE, COUNT_ROLLBACKS,
+                                       COUNT_DELETED, COUNT_CLONES};
 
-    lineage_count(count[e->kind]);
+    counts_add(count[e->kind]);
     if (e->kind == SNAPSHOT || e->kind == ONLINE)
         expect_made(e, e->name);
-    else if (e->kind == ROLLBACK)
+    if (e->kind == ROLLBACK) {
         expect_made(e, e->before);
-    else if (e->kind == DELETE && (!e->target->gone || e->held))
+        lineage.rolled_back_to = e->target;
+    }
+    if (e->kind == DELETE && (!e->target->gone || e->held))
         sim_fail("snapshot/%s was deleted, and %s", e->target->name,
                  e->held ? "there is a clone of it" : "is there");
     if ((e->kind == ROLLBACK || e->kind == CLONE) && !e->took_effect)
@@ -425,7 +381,7 @@ static void judge_failure(const struct errand *e)
 {
     bool clone_there = e->kind == CLONE && lineage.clone_of && lineage.clone_of->by != e;
 
-    lineage_count(COUNT_REFUSED);
+    counts_add(COUNT_REFUSED);
     if ((!run.calm || e->stopped) && e->result == -ETIMEDOUT)
         return;
     if (e->kind == ONLINE && (e->result == -ECANCELED || e->result == -ETIMEDOUT))
@@ -491,6 +447,13 @@ static void start_errand(void)
         kind = ROLLBACK;
     else if (what < 75 && target)
         kind = DELETE;
+    struct kept *used = lineage.rolled_back_to;
+    if (used && !used->gone && sim_chance(1, 2)) { /* it is of no use any more */
+        kind = DELETE;
+        target = used;
+        v = used->volume;
+    }
+    lineage.rolled_back_to = NULL;
     if (kind == SNAPSHOT || (kind == CLONE && sim_chance(1, 2)))
         target = NULL;
     if (target && !target->content)
@@ -515,7 +478,7 @@ static void bury(struct errand *e)
     bucket_forget_process(e->machine);
     disk_forget_process(e->machine);
     if (e->took_effect)
-        lineage_count(COUNT_DIED_EFFECT);
+        counts_add(COUNT_DIED_EFFECT);
     lineage.running = NULL;
 }
 
@@ -581,5 +544,5 @@ void lineage_start(struct host *hosts, int nhosts)
     bucket_on_request = on_request;
     (void)setenv("TMPDIR", "/sim/tmp", 1);
     if (run.lineage)
-        lineage_count(COUNT_RUNS);
+        counts_add(COUNT_RUNS);
 }

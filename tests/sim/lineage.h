@@ -11,6 +11,7 @@
 #ifndef SIM_LINEAGE_H
 #define SIM_LINEAGE_H
 
+#include "counts.h"
 #include "life.h"
 
 void lineage_start(struct host *hosts, int nhosts);
@@ -26,32 +27,5 @@ int lineage_snapshot(struct life *l);
 
 /* What the bucket got of this volume a moment ago the model does not know. */
 void lineage_blur(const struct sim_volume *v);
-
-/* How often what happened, in all the runs of this process and its children. */
-enum lineage_count {
-    COUNT_RUNS,
-    COUNT_SNAPSHOTS,
-    COUNT_ONLINE,
-    COUNT_ROLLBACKS,
-    COUNT_CLONES,
-    COUNT_DELETED,
-    COUNT_DIED,
-    COUNT_DIED_EFFECT,
-    COUNT_STOPPED,
-    COUNT_REFUSED,
-    COUNT_LATE,
-    COUNT_BAD_PINS,
-    COUNT_LOOKS,
-    COUNT_AGAIN,
-    COUNT_BLURRED,
-    COUNT_FENCES,
-    COUNT_CLONE_LIVES,
-    COUNT_SHRINKS,
-    COUNT_SHRUNK,
-    COUNTS
-};
-void lineage_share_counts(void);
-void lineage_count(enum lineage_count what);
-void lineage_print_counts(void);
 
 #endif

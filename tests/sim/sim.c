@@ -220,7 +220,7 @@ static void live(struct host *hosts)
             start_life(h);
             lives--;
             if (h->number == CLONE_HOST)
-                lineage_count(COUNT_CLONE_LIVES);
+                counts_add(COUNT_CLONE_LIVES);
         } else if (h->life) {
             befall(h);
         }
@@ -433,7 +433,7 @@ int main(int argc, char **argv)
     }
     jobs = MIN(MAX(jobs, 1), (long)ARRAY_SIZE(pids));
     prepare_memory();
-    lineage_share_counts();
+    counts_share();
     while (begun < count || running > 0) {
         if (begun < count && running < (uint64_t)jobs) {
             int at = 0;
@@ -458,7 +458,7 @@ int main(int argc, char **argv)
         if (stop_at_first)
             count = begun;
     }
-    lineage_print_counts();
+    counts_print();
     printf("%" PRIu64 " of %" PRIu64 " seeds from %" PRIu64 " failed\n", failed, begun, first);
     return failed > 0;
 }
