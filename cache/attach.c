@@ -8,95 +8,17 @@
 #include "../store/msg.h"
 #include "../store/scope.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 
 enum { CLAIM_TRIES = 256, WHO_BYTES = 128 };
 
-/* ------------------------------------------------------------------ the cache directory */
-
-static int make_dirs(const char *path)
-{
-    char part[sizeof((struct volume *)0)->dir];
-
-    for (const char *slash = path; (slash = strchr(slash + 1, '/')) != NULL;) {
-        if (format(part, sizeof part, "%.*s", (int)(slash - path), path) < 0)
-            return -ENAMETOOLONG;
-        if (mkdir(part, 0700) < 0 && errno != EEXIST)
-            return -errno;
-    }
-    return mkdir(path, 0700) < 0 && errno != EEXIST ? -errno : 0;
-}
-
-static int open_dir(struct volume *v)
-{
-    char uuid[UUID_TEXT_BYTES], path[sizeof v->dir + 16];
-    int r;
-
-    uuid_format(v->sb.uuid, uuid);
-    r = format(v->dir, sizeof v->dir, "%s/%s", v->cfg.cache_dir, uuid);
-    if (r == 0)
-        r = make_dirs(v->dir);
-    if (r == 0)
-        r = format(path, sizeof path, "%s/lock", v->dir);
-    if (r < 0)
-        return msg_error(r, "%s: cache directory: %s", v->cfg.cache_dir, strerror(-r));
-    v->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (v->lock_fd < 0)
-        return msg_error(-errno, "%s: %s", path, strerror(errno));
-    if (flock(v->lock_fd, LOCK_EX | LOCK_NB) < 0)
-        return msg_error(-EBUSY,
-                         "%s: in use: the volume is mounted on this machine already; unmount it, "
-                         "or use another --cache-dir",
-                         v->dir);
-    return 0;
-}
-
-static bool exists(struct volume *v, const char *name)
-{
-    char path[sizeof v->dir + 32];
-    struct stat st;
-
-    return format(path, sizeof path, "%s/%s", v->dir, name) == 0 && stat(path, &st) == 0;
-}
-
-int volume_remove_cache(struct volume *v)
-{
-    static const char *const names[] = {"index.db", "index.db-wal", "index.db-shm", "slots",
-                                        "unsynced"};
-    char path[sizeof v->dir + 32];
-
-    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-        if (format(path, sizeof path, "%s/%s", v->dir, names[i]) < 0 ||
-            (unlink(path) < 0 && errno != ENOENT))
-            return msg_error(-errno, "%s: cannot remove: %s", path, strerror(errno));
-    return 0;
-}
-
-static int open_index(struct volume *v)
-{
-    char path[sizeof v->dir + 16];
-    bool missing = !exists(v, "index.db");
-    int r = format(path, sizeof path, "%s/index.db", v->dir);
-
-    if (r == 0 && missing && exists(v, "unsynced") && !v->cfg.discard_local)
-        return msg_error(-EIO,
-                         "%s: index.db is gone, and with it data that is not in the bucket; "
-                         "--discard-local mounts the volume as the bucket has it",
-                         v->dir);
-    if (r == 0)
-        r = index_open(path, v->sb.uuid, &v->index);
-    v->index_damaged = r == -EBADMSG;
-    return r;
-}
+/* ------------------------------------------------------------------ what is believed */
 
 /* A damaged index is thrown away if that loses nothing: -EAGAIN, begin anew. */
 static int give_up_index(struct volume *v)
 {
-    if (exists(v, "unsynced") && !v->cfg.discard_local)
+    if (volume_has_file(v, "unsynced") && !v->cfg.discard_local)
         return msg_error(-EBADMSG,
                          "%s: index.db is damaged, and the cache has data that is not in the "
                          "bucket; --discard-local mounts the volume as the bucket has it",
@@ -128,7 +50,7 @@ static int trust(struct volume *v)
     int r = index_each_cached(v->index, count_dirty, &l);
 
     index_get_meta(v->index, &meta);
-    v->marked = exists(v, "unsynced");
+    v->marked = volume_has_file(v, "unsynced");
     bool none = l.blocks == 0 && meta.local_blocks <= meta.pos.size_blocks;
     if (r == 0 && v->marked && meta.clean && none && !v->cfg.discard_local)
         return msg_error(-EIO,
@@ -138,12 +60,12 @@ static int trust(struct volume *v)
                          v->dir);
     if (r < 0)
         return r;
-    if (v->marked && !exists(v, "slots") && !v->cfg.discard_local)
+    if (v->marked && !volume_has_file(v, "slots") && !v->cfg.discard_local)
         return msg_error(-EIO,
                          "%s: slots is gone, and with it data that is not in the bucket; "
                          "--discard-local mounts the volume as the bucket has it",
                          v->dir);
-    if (v->cfg.discard_local || !exists(v, "slots"))
+    if (v->cfg.discard_local || !volume_has_file(v, "slots"))
         r = index_forget(v->index, true);
     else if (!meta.clean)
         r = index_forget(v->index, false);
@@ -262,129 +184,7 @@ static int take_over(struct volume *v, struct catchup *c)
     return r;
 }
 
-/* ------------------------------------------------------------------ what is cached */
-
-struct adopting {
-    struct volume *v;
-    uint64_t nslots; /* in the file */
-    uint32_t *slots; /* those in use */
-    size_t n, room;
-    bool damaged, dirty; /* rows contradict each other, or the file; there are dirty ones */
-};
-
-/* What a row says of its chunk, seen with the map. */
-static void adopted_masks(const struct index_cached *row, uint64_t *ret_valid, uint64_t *ret_zero)
-{
-    *ret_zero = (row->zero & row->valid) | (~row->mapped & ~row->dirty);
-    *ret_valid = row->valid | *ret_zero;
-}
-
-/* Were such a block uploaded, nobody could read the log any more. */
-static bool is_beyond(const struct volume *v, const struct index_cached *row)
-{
-    uint64_t block = row->chunk * CHUNK_BLOCKS;
-
-    return row->chunk >= VOLUME_BLOCKS_MAX / CHUNK_BLOCKS || block >= v->size_blocks ||
-           (v->size_blocks - block < CHUNK_BLOCKS && row->dirty >> (v->size_blocks - block) != 0);
-}
-
-static int look_at_row(void *ctx, const struct index_cached *row)
-{
-    struct adopting *a = ctx;
-    uint64_t valid, zero;
-
-    if (!row->dirty && is_beyond(a->v, row))
-        return 0; /* the volume has shrunk since */
-    adopted_masks(row, &valid, &zero);
-    a->dirty = a->dirty || row->dirty;
-    if (row->zero & ~row->valid || row->dirty & ~row->valid ||
-        (valid & ~zero && row->slot >= a->nslots) || is_beyond(a->v, row))
-        a->damaged = true;
-    if (!(valid & ~zero))
-        return 0;
-    if (a->n == a->room) {
-        size_t room = MAX(2 * a->room, (size_t)1024);
-        uint32_t *more = realloc(a->slots, room * sizeof *more);
-        if (!more)
-            return -ENOMEM;
-        a->slots = more;
-        a->room = room;
-    }
-    a->slots[a->n++] = row->slot;
-    return 0;
-}
-
-static int adopt_row(void *ctx, const struct index_cached *row)
-{
-    struct adopting *a = ctx;
-    struct volume *v = a->v;
-    uint64_t valid, zero;
-
-    if (!row->dirty && is_beyond(v, row))
-        return 0;
-    struct chunk *c = chunks_add(&v->chunks, row->chunk, row->mapped);
-    if (!c)
-        return -ENOMEM;
-    adopted_masks(row, &valid, &zero);
-    if (valid & ~zero)
-        c->slot = row->slot;
-    if (valid & ~zero && row->sums)
-        slots_set_sums(v->slots, c->slot, row->sums);
-    c->recorded_dirty = row->dirty != 0;
-    v->nrecorded_dirty += c->recorded_dirty;
-    chunk_set(&v->chunks, c, valid, zero, row->dirty);
-    return 0;
-}
-
-/* Rows that cannot be true: an empty cache then, unless that would lose something. */
-static int give_up_cached(struct volume *v, const struct adopting *a)
-{
-    if (a->dirty)
-        return msg_error(-EBADMSG,
-                         "%s: damaged: index.db and slots contradict each other, and there is data "
-                         "that is not in the bucket; --discard-local gives it up",
-                         v->dir);
-    msg_warn("%s: index.db and slots contradict each other: starting with an empty cache", v->dir);
-    return index_forget(v->index, true);
-}
-
-static int adopt_cached(struct volume *v)
-{
-    struct adopting a = {.v = v, .nslots = slots_count(v->slots)};
-    int r = index_each_cached(v->index, look_at_row, &a);
-
-    if (r == 0)
-        r = a.damaged ? -EBADMSG : chunks_adopt_slots(&v->chunks, a.slots, a.n);
-    if (r == -EBADMSG)
-        r = give_up_cached(v, &a);
-    else if (r == 0)
-        r = index_each_cached(v->index, adopt_row, &a);
-    if (r == 0)
-        r = slots_truncate(v->slots, v->chunks.fresh_slot);
-    if (r == 0 && v->cfg.sync == SYNC_CACHE) /* in bucket mode they stay as they are till then */
-        r = index_forget_sums(v->index);
-    free(a.slots);
-    v->dirty_since_ms = v->clock->now_ms();
-    return r;
-}
-
-static int open_slots(struct volume *v)
-{
-    char path[sizeof v->dir + 16];
-    int r = format(path, sizeof path, "%s/slots", v->dir);
-
-    if (r == 0)
-        r = slots_open(path, &v->slots);
-    return r < 0 ? msg_error(r, "%s: %s", path, strerror(-r)) : 0;
-}
-
-/* The files are there after a power cut, too, before "unsynced" can say that they must be. */
-static int sync_dir(struct volume *v)
-{
-    scope_close int dir = open(v->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    return dir < 0 || fsync(dir) < 0 ? msg_error(-errno, "%s: %s", v->dir, strerror(errno)) : 0;
-}
+/* ------------------------------------------------------------------ attaching */
 
 static int attach_with_index(struct volume *v)
 {
@@ -393,9 +193,9 @@ static int attach_with_index(struct volume *v)
     int r = trust(v);
 
     if (r == 0)
-        r = open_slots(v);
+        r = volume_open_slots(v);
     if (r == 0)
-        r = sync_dir(v);
+        r = volume_sync_dir(v);
     if (r ==
         0) /* what operations under way were promised, and have not filled yet, has a sixteenth */
         r = chunks_init(&v->chunks, v->slots, v->cfg.cache_bytes / BLOCK_BYTES / 16 * 15, v->clock);
@@ -419,7 +219,20 @@ static int attach_with_index(struct volume *v)
         v->size_changed = true;
     }
     v->commit_blocks = v->size_blocks;
-    return adopt_cached(v);
+    return volume_adopt_cached(v);
+}
+
+static int open_dir(struct volume *v)
+{
+    char name[UUID_TEXT_BYTES];
+
+    uuid_format(v->sb.uuid, name);
+    int r = volume_open_dir(v, name);
+    return r == -EBUSY ? msg_error(r,
+                                   "%s: in use: the volume is mounted on this machine already; "
+                                   "unmount it, or use another --cache-dir",
+                                   v->dir)
+                       : r;
 }
 
 int volume_attach(struct volume *v)
@@ -433,7 +246,7 @@ int volume_attach(struct volume *v)
     if (r == 0)
         r = volume_complete_config(v);
     if (r == 0)
-        r = open_index(v);
+        r = volume_open_index(v);
     if (r == 0)
         r = attach_with_index(v);
     if (r < 0 && (v->index_damaged || (v->index && index_damaged(v->index))))

@@ -239,10 +239,21 @@ int checkpointer_close(struct volume *v);
 /* --- reclaim.c --- */
 void *volume_reclaimer(void *volume);
 
+/* --- directory.c: the cache directory --- */
+/* Makes, opens and locks the one of this name. -EBUSY, silently: it is in use. */
+int volume_open_dir(struct volume *v, const char *name);
+bool volume_has_file(struct volume *v, const char *name);
+/* All that is cached is forgotten. Nothing of it is open. */
+int volume_remove_cache(struct volume *v);
+int volume_open_index(struct volume *v);
+int volume_open_slots(struct volume *v);
+/* The files are there after a power cut, too, before "unsynced" can say that they must be. */
+int volume_sync_dir(struct volume *v);
+/* The rows that are believed become chunks; size and map are known. */
+int volume_adopt_cached(struct volume *v);
+
 /* --- attach.c --- */
 /* -EAGAIN: the index was damaged, and is gone; begin anew, with an empty cache. */
 int volume_attach(struct volume *v);
-/* All that is cached is forgotten. Nothing of it is open. */
-int volume_remove_cache(struct volume *v);
 
 #endif
