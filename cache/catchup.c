@@ -34,8 +34,20 @@ static int reload_add(void *ctx, const struct entry *entries, size_t nentries)
     return index_reload_add(ctx, entries, nentries);
 }
 
+/* The new map takes effect, if it was made (`r`). */
+static int end_reload(struct index *ix, const struct log_position *pos, int r,
+                      const struct catchup_gate *gate)
+{
+    if (r == 0 && gate)
+        r = index_reload_prepare(ix, pos);
+    if (r == 0 && gate)
+        gate->enter(gate->ctx);
+    int end = index_reload_end(ix, pos, r == 0);
+    return r < 0 ? r : end;
+}
+
 static int load_checkpoint(struct log *log, struct index *ix, int64_t patience_ms,
-                           struct catchup *c)
+                           struct catchup *c, const struct catchup_gate *gate)
 {
     struct log_position pos;
     int r = index_reload_begin(ix);
@@ -43,10 +55,10 @@ static int load_checkpoint(struct log *log, struct index *ix, int64_t patience_m
     if (r < 0)
         return r;
     r = checkpoint_load(log, c->checkpoint, reload_add, ix, patience_ms, &pos);
-    int end = index_reload_end(ix, &pos, r == 0);
-    if (r == 0 && end == 0)
+    r = end_reload(ix, &pos, r, gate);
+    if (r == 0)
         c->pos = pos;
-    return r < 0 ? r : end;
+    return r;
 }
 
 /* ------------------------------------------------------------------ another instant's map */
@@ -70,7 +82,8 @@ static int copy_places(void *ctx, const struct places *p)
  * it is made in an index of its own, so that half of it is never taken for all. */
 static int copy_instant(struct store *store, const struct superblock *sb, uint64_t root,
                         uint64_t seq, unsigned add_base, struct index *ix,
-                        const struct log_position *pos, int64_t patience_ms)
+                        const struct log_position *pos, int64_t patience_ms,
+                        const struct catchup_gate *gate)
 {
     struct copying copying = {ix, add_base};
     struct index_view *view = NULL;
@@ -88,8 +101,7 @@ static int copy_instant(struct store *store, const struct superblock *sb, uint64
         r = index_reload_begin(ix);
     if (r == 0) {
         r = index_view_each(view, 0, VOLUME_BLOCKS_MAX / CHUNK_BLOCKS, copy_places, &copying);
-        int end = index_reload_end(ix, pos, r == 0);
-        r = r < 0 ? r : end;
+        r = end_reload(ix, pos, r, gate);
     }
     index_view_end(view);
     scratch_free(scratch);
@@ -113,7 +125,7 @@ static int load_base(struct log *log, struct index *ix, int64_t patience_ms, str
         r = msg_error(-EIO, "%s: is another volume now than the one that %s is a clone of",
                       base->url, store_url(log_store(log)));
     if (r == 0)
-        r = copy_instant(store, &there, base->root, base->seq, 1, ix, &pos, patience_ms);
+        r = copy_instant(store, &there, base->root, base->seq, 1, ix, &pos, patience_ms, NULL);
     if (r == -ENOENT)
         r = msg_error(-EIO, "%s: what %s is a clone of is not there any more", base->url,
                       store_url(log_store(log)));
@@ -124,10 +136,11 @@ static int load_base(struct log *log, struct index *ix, int64_t patience_ms, str
 }
 
 /* c->pos is the claim's already. */
-static int roll_back(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *c)
+static int roll_back(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *c,
+                     const struct catchup_gate *gate)
 {
     int r = copy_instant(log_store(log), log_superblock(log), c->rollback.rollback_root,
-                         c->rollback.rollback_seq, 0, ix, &c->pos, patience_ms);
+                         c->rollback.rollback_seq, 0, ix, &c->pos, patience_ms, gate);
 
     c->rollback.kind = 0;
     return r;
@@ -147,7 +160,7 @@ static int read_on(struct log *log, struct index *ix, uint64_t last, int64_t pat
                             : log_replay_to(log, &c->pos, last, apply, &x, patience_ms);
         if (r < 0 || !c->rollback.kind)
             return r;
-        r = roll_back(log, ix, patience_ms, c);
+        r = roll_back(log, ix, patience_ms, c, NULL);
     } while (r == 0);
     return r;
 }
@@ -173,7 +186,7 @@ int catchup(struct log *log, struct index *ix, int64_t patience_ms, struct catch
     ret->pos = meta.pos;
     r = checkpoint_newest(log, &ret->checkpoint, patience_ms);
     if (r == 0 && meta.pos.seq < ret->checkpoint)
-        r = load_checkpoint(log, ix, patience_ms, ret);
+        r = load_checkpoint(log, ix, patience_ms, ret, NULL);
     else if (r == 0 && meta.pos.seq == 0) /* nothing of the log was taken in yet */
         r = from_start(log, ix, patience_ms, ret);
     return r == 0 ? read_on(log, ix, SEQ_MAX, patience_ms, ret) : r;
@@ -188,7 +201,7 @@ int catchup_follow(struct log *log, struct index *ix, int64_t patience_ms, struc
         r = log_follow(log, &c->pos, apply, &x, patience_ms, &c->missing);
         if (r < 0 || !c->rollback.kind)
             return r;
-        r = roll_back(log, ix, patience_ms, c);
+        r = roll_back(log, ix, patience_ms, c, NULL);
     } while (r == 0);
     return r;
 }
@@ -197,8 +210,8 @@ int catchup_to(struct log *log, struct index *ix, uint64_t root, uint64_t seq, i
                struct catchup *ret)
 {
     *ret = (struct catchup){.checkpoint = root};
-    int r =
-        root ? load_checkpoint(log, ix, patience_ms, ret) : from_start(log, ix, patience_ms, ret);
+    int r = root ? load_checkpoint(log, ix, patience_ms, ret, NULL)
+                 : from_start(log, ix, patience_ms, ret);
 
     return r == 0 && ret->pos.seq < seq ? read_on(log, ix, seq, patience_ms, ret) : r;
 }
@@ -222,10 +235,22 @@ int catchup_begin(struct log *log, struct index *ix, int64_t patience_ms,
     return r;
 }
 
+int catchup_load(struct log *log, struct index *ix, uint64_t root, int64_t patience_ms,
+                 const struct catchup_gate *gate, struct log_position *ret_pos)
+{
+    struct catchup c = {.checkpoint = root};
+    int r = load_checkpoint(log, ix, patience_ms, &c, gate);
+
+    if (r == 0)
+        *ret_pos = c.pos;
+    return r;
+}
+
 int catchup_roll_back(struct log *log, struct index *ix, const struct header *claim,
-                      const struct log_position *pos, int64_t patience_ms)
+                      const struct log_position *pos, int64_t patience_ms,
+                      const struct catchup_gate *gate)
 {
     struct catchup c = {.pos = *pos, .rollback = *claim};
 
-    return roll_back(log, ix, patience_ms, &c);
+    return roll_back(log, ix, patience_ms, &c, gate);
 }

@@ -28,12 +28,21 @@ int catchup_to(struct log *log, struct index *ix, uint64_t root, uint64_t seq, i
  * could be read is in the map, also after an error. */
 int catchup_from_start(struct log *log, struct index *ix, int64_t patience_ms);
 
+/* `enter` is called when a new map is ready, and is about to take effect. */
+struct catchup_gate {
+    void (*enter)(void *ctx);
+    void *ctx;
+};
+
 /* For who reads the log by itself: where it begins (of a clone, with the base's map, unless that
- * was loaded before); and what a claim with HEADER_ROLLBACK, after which the log is at `pos`,
- * means. */
+ * was loaded before); the map of a checkpoint (-ENOENT: it is not there any more); and what a claim
+ * with HEADER_ROLLBACK, after which the log is at `pos`, means. `gate` may be NULL. */
 int catchup_begin(struct log *log, struct index *ix, int64_t patience_ms,
                   struct log_position *ret_pos);
+int catchup_load(struct log *log, struct index *ix, uint64_t root, int64_t patience_ms,
+                 const struct catchup_gate *gate, struct log_position *ret_pos);
 int catchup_roll_back(struct log *log, struct index *ix, const struct header *claim,
-                      const struct log_position *pos, int64_t patience_ms);
+                      const struct log_position *pos, int64_t patience_ms,
+                      const struct catchup_gate *gate);
 
 #endif

@@ -212,6 +212,13 @@ void chunk_steal(struct chunk *c, uint64_t mask)
             op->mask &= ~mask;
 }
 
+void chunk_outdate(struct chunk *c, uint64_t mask)
+{
+    for (struct op *op = c->ops; op; op = op->next)
+        if (op->kind == OP_FETCH)
+            op->stale |= mask;
+}
+
 void chunks_wait(struct chunks *t)
 {
     pthread_cond_wait(&t->changed, &t->lock);

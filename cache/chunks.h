@@ -25,6 +25,7 @@ struct op {
     enum op_kind kind;
     bool filling; /* a fetch that is writing to the slot */
     uint64_t mask;
+    uint64_t stale; /* of a fetch: blocks that have become others meanwhile (switch.c) */
     struct op *next;
 };
 
@@ -49,6 +50,7 @@ struct chunk {
     uint8_t uses : 2;           /* since it was queued, up to 3 */
     uint8_t unrecorded : 1;     /* listed to be recorded in the index */
     uint8_t recorded_dirty : 1; /* its row in the index has dirty blocks */
+    uint8_t current : 1;        /* seen to be as the new map says (switch.c) */
 };
 _Static_assert(sizeof(struct chunk) <= 100, "README.md states a limit");
 
@@ -101,6 +103,9 @@ void chunk_begin(struct chunk *c, struct op *op, uint64_t mask, enum op_kind kin
 void chunk_end(struct chunks *t, struct chunk *c, struct op *op);
 /* Takes whole blocks away from fetches that have not begun to fill them. */
 void chunk_steal(struct chunk *c, uint64_t mask);
+
+/* The blocks are not what fetches under way bring. */
+void chunk_outdate(struct chunk *c, uint64_t mask);
 
 void chunks_wait(struct chunks *t);
 void chunks_wait_until(struct chunks *t, int64_t until_ms);

@@ -130,8 +130,10 @@ int volume_defrag(struct volume *v, uint64_t offset, uint64_t len, struct volume
     struct volume_defrag d = {0};
     struct mover *m = NULL;
     uint64_t block = offset / BLOCK_BYTES, end = DIV_UP(offset + len, (uint64_t)BLOCK_BYTES);
-    int r = volume_check_range(v, offset, len);
+    int r = volume_check_writable(v);
 
+    if (r == 0)
+        r = volume_check_range(v, offset, len);
     if (r == 0)
         r = w.places ? volume_drain(v) : -ENOMEM;
     if (r == 0)

@@ -76,8 +76,10 @@ int volume_discard(struct volume *v, uint64_t offset, uint64_t len)
 {
     uint64_t end = offset + len;
     uint64_t first = DIV_UP(offset, (uint64_t)BLOCK_BYTES), last = end / BLOCK_BYTES;
-    int r = volume_check_range(v, offset, len);
+    int r = volume_check_writable(v);
 
+    if (r == 0)
+        r = volume_check_range(v, offset, len);
     if (r < 0)
         return r;
     if (len <= UNIT_BYTES) /* whole or not at all, as a write is */

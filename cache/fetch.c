@@ -278,6 +278,7 @@ static void finish_wish(struct volume *v, struct wish *w, uint64_t filled, int e
     struct chunk *c = w->chunk;
 
     scope_lock(&t->lock);
+    filled &= ~w->op.stale;
     if (filled)
         chunk_set(t, c, c->valid | filled, c->zero & ~filled, c->dirty);
     chunk_end(t, c, &w->op);
@@ -425,6 +426,20 @@ static bool is_fenced(struct volume *v)
     return fenced;
 }
 
+/* What the map still needs. -ENOENT, silently: for a view that follows, a newer instant may not. */
+static int missing(struct receiving *rx, unsigned base, uint64_t seq)
+{
+    struct volume *v = rx->v;
+
+    if (v->cfg.follow_ms)
+        return -ENOENT;
+    if (v->cfg.read_only)
+        return volume_gone(v, rx->url, seq);
+    if (!base && is_fenced(v))
+        return -EIO; /* a newer writer deleted what its map does not need; said */
+    return msg_error(-EIO, "%s: log/%016" PRIx64 ": is missing; see `s3vol check`", rx->url, seq);
+}
+
 /* Every wish is finished when this returns. Bytes damaged on the way are asked for again. */
 static void run(struct receiving *rx)
 {
@@ -453,14 +468,13 @@ static void run(struct receiving *rx)
                       "%s: log/%016" PRIx64 ": damaged at byte %" PRIu32 ": blocks %" PRIu64
                       " to %" PRIu64 " cannot be read; see `s3vol check`",
                       rx->url, seq, e->offset, e->block, e->block + e->nblocks - 1);
-        else if (r == -ENOENT && !base && is_fenced(rx->v))
-            r = -EIO; /* a newer writer deleted what its map does not need; said */
         else if (r == -ENOENT)
-            msg_error(0, "%s: log/%016" PRIx64 ": is missing; see `s3vol check`", rx->url, seq);
-        fail_first_frame(rx, r == -ETIMEDOUT ? -ETIMEDOUT : -EIO);
+            r = missing(rx, base, seq);
+        r = r == -ETIMEDOUT || r == -ENOENT ? r : -EIO;
+        fail_first_frame(rx, r);
         tries = 0;
         while (rx->wishes && !rx->damaged) /* nothing of it can be had now */
-            fail_first_frame(rx, r == -ETIMEDOUT ? -ETIMEDOUT : -EIO);
+            fail_first_frame(rx, r);
     }
 }
 

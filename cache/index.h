@@ -51,9 +51,11 @@ int index_apply(struct index *ix, const struct entry *entries, size_t nentries, 
                 const struct log_position *pos, bool forget);
 
 /* Replaces the whole map: begin, add in order of blocks, end. Cached rows of chunks that changed
- * are forgotten. Without `end` nothing happened. */
+ * are forgotten. Without `end` nothing happened; most of its work may be done before, by prepare,
+ * and is not seen by anybody until `end`. */
 int index_reload_begin(struct index *ix);
 int index_reload_add(struct index *ix, const struct entry *entries, size_t nentries);
+int index_reload_prepare(struct index *ix, const struct log_position *pos);
 int index_reload_end(struct index *ix, const struct log_position *pos, bool ok);
 
 /* The places of a chunk; n is 0 if it has none. */
@@ -69,6 +71,8 @@ int index_scan(struct index *ix, uint64_t chunk, uint64_t last, struct index_hit
 /* A view of the map at one instant, undisturbed by changes: begin, each, end. One at a time. */
 struct index_view;
 int index_view_begin(struct index *ix, struct index_view **ret_view, struct log_position *ret_pos);
+/* As index_load(). */
+int index_view_load(struct index_view *view, uint64_t chunk, struct places *ret_places);
 /* Rows with first <= chunk < end, in order; a negative return of `fn` ends it. */
 typedef int index_view_fn(void *ctx, const struct places *places);
 int index_view_each(struct index_view *view, uint64_t first, uint64_t end, index_view_fn *fn,

@@ -24,7 +24,9 @@ struct index {
         sqlite3_stmt *get_places, *put_places, *drop_places, *read_range, *drop_range;
         sqlite3_stmt *tally_segment, *drop_segment, *size_segment, *add_dead, *add_pin, *pin_segments;
     } q;
-    struct tally reload; /* of the map that is being loaded */
+    struct tally reload;           /* of the map that is being loaded */
+    bool reload_prepared;          /* it is the map, in the transaction that is not over */
+    struct index_meta reload_meta; /* then: what goes with it */
 
     pthread_mutex_t read_lock; /* guards what follows */
     sqlite3 *read_db;

@@ -288,6 +288,7 @@ int index_reload_begin(struct index *ix)
 {
     scope_lock(&ix->write_lock);
     ix->reload.n = 0;
+    ix->reload_prepared = false;
     return index_exec(ix, "BEGIN; CREATE TEMP TABLE new_map(chunk INTEGER PRIMARY KEY,"
                           " mask INTEGER NOT NULL, places BLOB NOT NULL)");
 }
@@ -351,20 +352,34 @@ static int swap_maps(struct index *ix, uint64_t seq, struct index_meta *m)
     return r;
 }
 
+static int prepare_locked(struct index *ix, const struct log_position *pos)
+{
+    struct index_meta m = ix->meta;
+    int r = swap_maps(ix, pos->seq, &m);
+
+    if (r < 0)
+        return r;
+    m.pos = *pos;
+    m.fresh = m.inventoried = false;
+    ix->reload_meta = m;
+    ix->reload_prepared = true;
+    return index_put_meta_locked(ix, &m);
+}
+
+int index_reload_prepare(struct index *ix, const struct log_position *pos)
+{
+    scope_lock(&ix->write_lock);
+    return prepare_locked(ix, pos);
+}
+
 int index_reload_end(struct index *ix, const struct log_position *pos, bool ok)
 {
     scope_lock(&ix->write_lock);
-    struct index_meta m = ix->meta;
     int r = ok ? 0 : -ECANCELED;
 
-    if (r == 0)
-        r = swap_maps(ix, pos->seq, &m);
-    if (r == 0) {
-        m.pos = *pos;
-        m.fresh = m.inventoried = false;
-        r = index_put_meta_locked(ix, &m);
-    }
-    r = index_end_locked(ix, r, &m);
+    if (r == 0 && !ix->reload_prepared)
+        r = prepare_locked(ix, pos);
+    r = index_end_locked(ix, r, &ix->reload_meta);
     return ok ? r : 0;
 }
 
@@ -420,6 +435,7 @@ int index_scan(struct index *ix, uint64_t chunk, uint64_t last, struct index_hit
 struct index_view {
     struct index *ix;
     sqlite3 *db;
+    sqlite3_stmt *load; /* NULL: not yet */
 };
 
 int index_view_begin(struct index *ix, struct index_view **ret, struct log_position *ret_pos)
@@ -485,10 +501,25 @@ int index_view_each(struct index_view *v, uint64_t first, uint64_t end, index_vi
     return r;
 }
 
+int index_view_load(struct index_view *v, uint64_t chunk, struct places *ret)
+{
+    int r = v->load
+                ? 0
+                : index_prepare(v->ix, v->db, "SELECT places FROM map WHERE chunk = ?1", &v->load);
+
+    if (r < 0)
+        return r;
+    bind_u64(v->load, 1, chunk);
+    r = read_places(v->ix, v->load, sqlite3_step(v->load), chunk, 0, ret);
+    sqlite3_reset(v->load);
+    return r;
+}
+
 void index_view_end(struct index_view *v)
 {
     if (!v)
         return;
+    sqlite3_finalize(v->load);
     sqlite3_close(v->db);
     free(v);
 }

@@ -166,7 +166,7 @@ static int read_piece(struct volume *v, uint64_t number, uint32_t offset, size_t
     return r;
 }
 
-int volume_read(struct volume *v, void *buf, size_t len, uint64_t offset, bool wait)
+static int read_range(struct volume *v, void *buf, size_t len, uint64_t offset, bool wait)
 {
     uint64_t end = offset + len, fetched = offset, ahead_from, ahead_to;
     unsigned full = 0, damaged = 0;
@@ -202,4 +202,17 @@ int volume_read(struct volume *v, void *buf, size_t len, uint64_t offset, bool w
     if (ahead_from < ahead_to)
         volume_prefetch(v, ahead_from, ahead_to);
     return 0;
+}
+
+int volume_read(struct volume *v, void *buf, size_t len, uint64_t offset, bool wait)
+{
+    struct instant_use use = {.wait = wait};
+    int r;
+
+    do {
+        r = volume_instant_begin(v, &use);
+        if (r == 0)
+            r = read_range(v, buf, len, offset, wait);
+    } while (volume_instant_end(v, &use, &r));
+    return r;
 }

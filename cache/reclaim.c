@@ -295,7 +295,7 @@ void *volume_reclaimer(void *arg)
 int volume_collect(struct volume *v)
 {
     scope_lock(&v->chunks.lock);
-    int r = volume_check_state(v);
+    int r = v->cfg.read_only ? -EROFS : volume_check_state(v);
     uint64_t mine = ++v->collects_asked;
 
     pthread_cond_broadcast(&v->commit_moved);

@@ -82,7 +82,7 @@ static int apply(void *ctx, const struct header *last, const struct entry *entri
     uint64_t nsegments = last->kind == HEADER_SEGMENT ? last->seq - last->first + 1 : 0;
     bool rolls_back = last->kind == HEADER_CLAIM && last->flags & HEADER_ROLLBACK;
     int r = rolls_back ? catchup_roll_back(rp->scratch->log, rp->scratch->index, last, pos,
-                                           REPAIR_PATIENCE_MS)
+                                           REPAIR_PATIENCE_MS, NULL)
                        : index_apply(rp->scratch->index, entries, nentries, nsegments, pos, false);
 
     rp->apply_failed = r < 0;

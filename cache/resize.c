@@ -30,6 +30,8 @@ int volume_resize(struct volume *v, uint64_t size_bytes)
     uint64_t blocks = size_bytes / BLOCK_BYTES;
     scope_lock(&v->chunks.lock);
 
+    if (v->cfg.read_only)
+        return -EROFS;
     if (!is_size(size_bytes) || blocks < v->size_blocks)
         return -EINVAL;
     if (v->shrinking)
@@ -151,8 +153,10 @@ static int shrink_tail(struct volume *v, uint64_t blocks, uint64_t end, bool dis
 int volume_shrink(struct volume *v, uint64_t size_bytes, bool discard_data)
 {
     uint64_t blocks = size_bytes / BLOCK_BYTES, end;
-    int r;
+    int r = volume_check_writable(v);
 
+    if (r < 0)
+        return r;
     pthread_mutex_lock(&v->chunks.lock);
     end = v->size_blocks;
     r = !is_size(size_bytes) || blocks > end || size_bytes < VOLUME_BYTES_MIN ? -EINVAL

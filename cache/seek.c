@@ -49,7 +49,15 @@ static int skip_holes(struct volume *v, uint64_t number, uint64_t end, uint64_t 
 
 int volume_seek(struct volume *v, uint64_t offset, bool data, uint64_t *ret_offset)
 {
-    return volume_seek_below(v, offset, volume_size_bytes(v), data, ret_offset);
+    struct instant_use use = {.wait = true};
+    int r;
+
+    do {
+        r = volume_instant_begin(v, &use);
+        if (r == 0)
+            r = volume_seek_below(v, offset, volume_size_bytes(v), data, ret_offset);
+    } while (volume_instant_end(v, &use, &r));
+    return r;
 }
 
 int volume_seek_below(struct volume *v, uint64_t offset, uint64_t size, bool data,

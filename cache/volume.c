@@ -83,15 +83,10 @@ static int start_thread(struct volume *v, void *(*main)(void *))
     return -r;
 }
 
-static int start_threads(struct volume *v)
+static int start_writers(struct volume *v)
 {
     int r = 0;
 
-    v->threads = calloc(HOUSE_THREADS + v->cfg.uploads + v->cfg.downloads, sizeof *v->threads);
-    if (!v->threads)
-        return -ENOMEM;
-    for (unsigned i = 0; i < v->cfg.downloads && r == 0; i++)
-        r = start_thread(v, volume_downloader);
     for (unsigned i = 0; i < v->cfg.uploads && r == 0; i++)
         r = start_thread(v, volume_uploader);
     if (r == 0)
@@ -102,6 +97,22 @@ static int start_threads(struct volume *v)
         r = start_thread(v, volume_indexer);
     if (r == 0)
         r = start_thread(v, volume_committer);
+    return r;
+}
+
+static int start_threads(struct volume *v)
+{
+    int r = 0;
+
+    v->threads = calloc(HOUSE_THREADS + v->cfg.uploads + v->cfg.downloads, sizeof *v->threads);
+    if (!v->threads)
+        return -ENOMEM;
+    for (unsigned i = 0; i < v->cfg.downloads && r == 0; i++)
+        r = start_thread(v, volume_downloader);
+    if (r == 0 && !v->cfg.read_only)
+        r = start_writers(v);
+    if (r == 0 && v->cfg.follow_ms)
+        r = start_thread(v, volume_follower);
     return r < 0 ? msg_error(r, "cannot start threads: %s", strerror(-r)) : 0;
 }
 
@@ -161,8 +172,10 @@ static void free_volume(struct volume *v)
 
 static int open_all(struct volume *v)
 {
-    int r = volume_attach(v);
+    int r = v->cfg.read_only ? volume_attach_view(v) : volume_attach(v);
 
+    if (r == 0 && v->cfg.read_only)
+        return start_threads(v);
     if (r == 0) {
         v->unrecorded_room = MAX(v->chunks.max_chunks, v->chunks.nchunks) + UNIT_CHUNKS;
         v->unrecorded = calloc(v->unrecorded_room, sizeof(struct chunk *));
@@ -227,9 +240,22 @@ static int leave(struct volume *v, bool saved)
     return volume_remove_cache(v);
 }
 
+/* Nothing can be lost: what was said is all there is to say. */
+static int close_view(struct volume *v)
+{
+    stop_stores(v); /* also what is read ahead */
+    stop_threads(v, 0);
+    (void)leave(v, true);
+    free_volume(v);
+    return 0;
+}
+
 int volume_close(struct volume *v, bool keep_local)
 {
     int r = 0, clean;
+
+    if (v->cfg.read_only)
+        return close_view(v);
 
     if (!keep_local)
         r = volume_drain(v);
@@ -250,6 +276,11 @@ int volume_close(struct volume *v, bool keep_local)
 }
 
 /* ------------------------------------------------------------------ state */
+
+int volume_check_writable(const struct volume *v)
+{
+    return v->cfg.read_only ? -EROFS : 0;
+}
 
 int volume_check_state(const struct volume *v)
 {
@@ -287,6 +318,8 @@ uint64_t volume_allocated_bytes(struct volume *v)
 
 int volume_drain(struct volume *v)
 {
+    if (v->cfg.read_only)
+        return 0;
     int r = volume_wait_durable(v);
 
     /* its rows still call blocks dirty, and must not bring older bytes back after a power cut */
@@ -295,6 +328,8 @@ int volume_drain(struct volume *v)
 
 int volume_flush(struct volume *v)
 {
+    if (v->cfg.read_only)
+        return 0;
     if (v->cfg.sync == SYNC_BUCKET)
         return volume_wait_durable(v);
     pthread_mutex_lock(&v->chunks.lock);
@@ -309,10 +344,28 @@ static void get_space(struct volume *v, struct volume_status *st)
     struct index_meta meta;
 
     index_get_meta(v->index, &meta);
-    if (!meta.inventoried || index_space(v->index, 0, &space) < 0)
+    if (v->cfg.read_only || !meta.inventoried || index_space(v->index, 0, &space) < 0)
         return;
     st->stored_bytes = space.stored_bytes;
     st->live_bytes = space.live_bytes;
+}
+
+/* Lock held. */
+static void get_instant(struct volume *v, struct volume_status *st)
+{
+    const struct clock *c = v->clock;
+    int64_t now = v->cfg.snapshot ? c->wall_ms() : c->now_ms();
+
+    if (!v->cfg.read_only)
+        return;
+    st->read_only = true;
+    (void)snprintf(st->snapshot, sizeof st->snapshot, "%s", v->cfg.snapshot ? v->cfg.snapshot : "");
+    st->follow_ms = v->cfg.follow_ms;
+    st->log_seq = st->instant_seq = v->at.seq;
+    st->epoch = v->at.epoch;
+    st->instant_age_s = MAX((now - v->newest_ms) / 1000, INT64_C(0));
+    if (v->gone && st->state == VOLUME_OK)
+        st->state = VOLUME_GONE;
 }
 
 void volume_get_status(struct volume *v, struct volume_status *st)
@@ -345,4 +398,5 @@ void volume_get_status(struct volume *v, struct volume_status *st)
     st->last_commit_age_s =
         v->last_commit_ms ? (v->clock->now_ms() - v->last_commit_ms) / 1000 : -1;
     st->checkpoint_seq = v->checkpoint_seq;
+    get_instant(v, st);
 }

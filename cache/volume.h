@@ -34,9 +34,12 @@ struct volume_config {
     bool gc;              /* reclaim space in the background */
     int64_t gc_grace_ms; /* what nothing needs any more is deleted after this time: readers of older
                             checkpoints may be at it */
-    bool discard_local;  /* throw away what only the cache has (a fork), instead of refusing */
-    unsigned uploads;    /* segments uploaded at once */
-    unsigned downloads;  /* ranged GETs at once */
+    bool read_only;      /* takes nothing from any writer, and writes nothing to the bucket */
+    const char *snapshot; /* read_only: the volume as this one keeps it; NULL: as it is now */
+    int64_t follow_ms;    /* read_only: looks for a newer instant so often; 0: never */
+    bool discard_local;   /* throw away what only the cache has (a fork), instead of refusing */
+    unsigned uploads;     /* segments uploaded at once */
+    unsigned downloads;   /* ranged GETs at once */
     const struct clock *clock; /* NULL: clock_system */
 };
 
@@ -50,8 +53,10 @@ struct volume_create {
 };
 int volume_create(struct store *store, const struct volume_create *what);
 
-/* Attaches for writing: takes over from any older writer. Borrows `store` until volume_close().
- * Fails with one line printed. */
+/* Attaches for writing: takes over from any older writer. Or, read_only, shows the volume as of one
+ * instant, a commit or the snapshot's, and with follow_ms of later ones; each call of volume_read()
+ * and volume_seek() is of one, and whatever would change the volume is -EROFS. Borrows `store`
+ * until volume_close(). Fails with one line printed. */
 int volume_open(struct store *store, const struct volume_config *config,
                 struct volume **ret_volume);
 
@@ -113,6 +118,7 @@ enum volume_state {
     VOLUME_FENCED,            /* another machine attached: every write and flush is EIO */
     VOLUME_DAMAGED,           /* the cache disk lost what was to be uploaded: the same */
     VOLUME_FAILED,            /* the cache disk failed: the same */
+    VOLUME_GONE, /* read-only: something of the instant that it shows is deleted from the bucket */
 };
 
 struct volume_status {
@@ -137,6 +143,12 @@ struct volume_status {
     uint64_t checkpoint_seq;
     bool conditional_put;
     char cache_dir[256];
+    bool read_only;
+    char snapshot[101];    /* "": none */
+    int64_t follow_ms;     /* 0: does not */
+    uint64_t instant_seq;  /* read_only: the number of the log that it shows the volume as of */
+    int64_t instant_age_s; /* read_only: since when there may be a newer one; of a snapshot: since
+                              it was made */
 };
 void volume_get_status(struct volume *volume, struct volume_status *ret_status);
 

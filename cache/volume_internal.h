@@ -133,11 +133,23 @@ struct volume {
     struct checkpointer *checkpointer;
     uint64_t checkpoint_seq; /* of the newest one */
 
+    /* a view (view.c, follow.c, switch.c) */
+    struct log_position at; /* the instant that is shown */
+    uint64_t instant;       /* counts the changes of that */
+    bool switching;         /* it is about to change: what began before begins again */
+    unsigned holding;       /* who keeps it from that */
+    uint64_t missing;       /* the first number that was not in the log */
+    int64_t newest_ms;      /* then there was no newer instant; of a snapshot: its time of day */
+    uint64_t looks_asked, looks_made;
+    bool gone; /* something of the instant is not in the bucket any more */
+
     pthread_t *threads;
     unsigned nthreads;
 };
 
 /* --- volume.c --- */
+/* -EROFS if nothing may be written at all. */
+int volume_check_writable(const struct volume *v);
 /* -EIO if writes and flushes fail for good. Lock held. */
 int volume_check_state(const struct volume *v);
 /* Takes the volume down (VOLUME_FENCED, VOLUME_DAMAGED or VOLUME_FAILED). Lock held. */
@@ -211,6 +223,35 @@ int volume_append_moves(struct volume *v, struct entry *entries, unsigned nentri
 /* The commit's one segment, or its next one, is in the log. Lock held. */
 void volume_stored(struct volume *v, struct commit *commit);
 void *volume_uploader(void *volume);
+
+/* --- view.c --- */
+/* As volume_attach(), of a volume that is only read. */
+int volume_attach_view(struct volume *v);
+/* What a block needs is not in the bucket: says so, once. -EIO. No lock. */
+int volume_gone(struct volume *v, const char *url, uint64_t seq);
+
+/* --- follow.c --- */
+void *volume_follower(void *volume);
+
+/* --- switch.c --- */
+/* Something that takes all it gives from one instant: begin, work, and again as long as `end` says
+ * so; it may change *r, what the work came to. Without `wait` it does not wait, but is -EAGAIN. */
+struct instant_use {
+    uint64_t instant;
+    unsigned tries, looks;
+    bool wait, holding;
+};
+int volume_instant_begin(struct volume *v, struct instant_use *use);
+bool volume_instant_end(struct volume *v, struct instant_use *use, int *r);
+
+/* To an instant that is `n` entries later, of whole commits, the last of which ends at `pos`. */
+int volume_switch_by(struct volume *v, const struct entry *entries, size_t n,
+                     const struct log_position *pos);
+/* To one with a whole new map: `begin` (with the volume) when that is about to take effect, and
+ * `map` when it has, or (`r`) has not; `old` is the map before. The result is `r`, or an error. */
+void volume_switch_begin(void *volume);
+int volume_switch_map(struct volume *v, struct index_view *old, const struct log_position *pos,
+                      int r);
 
 /* --- record.c --- */
 /* A write happened; lock held. */

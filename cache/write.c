@@ -520,8 +520,10 @@ static int write_range(struct volume *v, const uint8_t *data, size_t len, uint64
 
 int volume_write(struct volume *v, const void *buf, size_t len, uint64_t offset, bool wait)
 {
-    int r = volume_check_range(v, offset, len);
+    int r = volume_check_writable(v);
 
+    if (r == 0)
+        r = volume_check_range(v, offset, len);
     return r < 0 ? r : write_range(v, buf, len, offset, wait);
 }
 

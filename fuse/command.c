@@ -12,12 +12,13 @@ static const struct command table[] = {
     {"create", COMMAND_CREATE, "--size SIZE [OPTIONS] URL", "make a new, empty volume",
      "Makes a new volume. It takes no space until something is written to it.",
      1, 1, true, command_create},
-    {"mount", COMMAND_MOUNT, "[OPTIONS] URL DIR", "make DIR/image appear, the volume as one file",
+    {"mount", COMMAND_MOUNT, "[OPTIONS] URL[@SNAPSHOT] DIR", "make DIR/image appear, the volume as one file",
      "Mounts the volume: DIR/image is its content, as one file for losetup, a virtual\n"
      "machine or whatever takes a disk image. Goes to the background when the image\n"
      "can be used. A volume is written by one machine at a time: mounting it takes it\n"
-     "from any other.",
-     2, 2, true, command_mount},
+     "from any other. A snapshot is mounted read-only, and with --read-only so is the\n"
+     "volume as it is now: by any number of machines, whoever writes it.",
+     2, 2, false, command_mount},
     {"umount", COMMAND_UMOUNT, "[OPTIONS] DIR", "save everything to the bucket and unmount",
      "Waits until all that was written is in the bucket, unmounts, and waits for the\n"
      "daemon to end. If something cannot be saved for now the volume stays mounted.",

@@ -18,7 +18,7 @@ struct command {
     const char *summary; /* one line of the list of commands */
     const char *text;    /* what --help says before the options */
     unsigned min_args, max_args;
-    bool url; /* the first argument is one; not so of status, which takes a directory as well */
+    bool url; /* the first argument is one, without a snapshot */
     int (*run)(struct options *options);
 };
 

@@ -158,12 +158,17 @@ static int close_volume(struct life *life, struct volume *volume, bool keep_loca
     return saved < 0 ? saved : closed;
 }
 
+enum { PIN_ROOM = 128 }; /* for "@NAME" */
+
 static int run_volume(const struct options *options, struct life *life, const char *dir,
                       int ready_fd)
 {
     struct volume *volume;
     struct image *image = NULL;
     struct session *session = NULL;
+    const struct volume_config *cfg = &options->volume;
+    const struct image_config as = {options->direct_io, cfg->read_only, cfg->follow_ms != 0};
+    char source[STORE_URL_MAX + PIN_ROOM];
     int r = volume_open(life->store, &options->volume, &volume);
 
     if (r == -ECANCELED)
@@ -171,13 +176,17 @@ static int run_volume(const struct options *options, struct life *life, const ch
     if (r < 0)
         return r;
     set_volume(life, volume);
-    r = image_new(volume, life->store, options->direct_io, &image);
+    (void)snprintf(source, sizeof source, "%s%s%s", store_url(life->store),
+                   cfg->snapshot ? "@" : "", cfg->snapshot ? cfg->snapshot : "");
+    r = image_new(volume, life->store, &as, &image);
     if (r == 0)
         r = session_open(&(struct session_config){.ops = &image_ops,
                                                   .userdata = image,
-                                                  .source = store_url(life->store),
+                                                  .source = source,
                                                   .dir = dir,
                                                   .allow_other = options->allow_other,
+                                                  .read_only = as.read_only,
+                                                  .map_direct = !as.follows,
                                                   .ended = mount_ended,
                                                   .ctx = life},
                          &session);
@@ -199,7 +208,7 @@ static int run_daemon(const struct options *options, const char *dir, int ready_
     struct store *store;
 
     daemon_prepare();
-    int r = command_open_store(options, options->args[0], &store);
+    int r = store_open(&options->store, options->args[0], &store);
     if (r < 0)
         return EXIT_FAILED;
     r = start_life(&life, store);
@@ -262,9 +271,39 @@ static int run_in_background(const struct options *options, const char *dir)
     return code;
 }
 
+/* Read-only or not, and what does not go with that. The snapshot's name is borrowed from `url`. */
+static int check_view(struct options *options, struct url *url)
+{
+    struct volume_config *cfg = &options->volume;
+    int r = url_parse(options->args[0], url);
+
+    if (r < 0)
+        return r;
+    if (*url->snapshot) {
+        cfg->snapshot = url->snapshot;
+        cfg->read_only = true;
+    }
+    if (cfg->follow_ms && cfg->snapshot)
+        return msg_error(-EINVAL, "--follow: a snapshot does not change");
+    if (cfg->follow_ms && !cfg->read_only)
+        return msg_error(-EINVAL, "--follow: goes with --read-only");
+    if (cfg->follow_ms && !options->direct_io)
+        return msg_error(-EINVAL,
+                         "--no-direct-io: does not go with --follow: the kernel would show "
+                         "old bytes");
+    if (cfg->read_only && options->for_writing)
+        return msg_error(-EINVAL, "--%s: is for mounts that write, and this one is read-only",
+                         options->for_writing);
+    return 0;
+}
+
 int command_mount(struct options *options)
 {
     char dir[PATH_MAX], cache_dir[PATH_MAX];
+    struct url url;
+
+    if (check_view(options, &url) < 0)
+        return EXIT_USAGE;
 
     if (mountpoint_resolve(options->args[1], dir) < 0 || mountpoint_check(dir) < 0 ||
         command_cache_dir(options, cache_dir) < 0)

@@ -34,6 +34,9 @@ static int parse_target(const char *text, struct target *ret)
         mountpoint_resolve(url.path, path) == 0 &&
         mountpoint_is_volume(path, ret->url, sizeof ret->url))
         r = format(ret->mounted, sizeof ret->mounted, "%s", path);
+    if (r == 0 && *ret->mounted && url_parse(ret->url, &url) == 0 && *url.snapshot)
+        r = msg_error(-EINVAL, "%s: is where the snapshot %s is mounted; name the volume itself",
+                      text, ret->url);
     return r;
 }
 

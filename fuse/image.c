@@ -26,7 +26,8 @@ static const double FOREVER_S = 1e9;
 
 /* ---------------------------------------------------------------------------- life */
 
-int image_new(struct volume *volume, struct store *store, bool direct_io, struct image **ret_image)
+int image_new(struct volume *volume, struct store *store, const struct image_config *config,
+              struct image **ret_image)
 {
     struct image *image = calloc(1, sizeof *image);
     int r;
@@ -35,10 +36,10 @@ int image_new(struct volume *volume, struct store *store, bool direct_io, struct
         return -ENOMEM;
     image->volume = volume;
     image->store = store;
-    image->direct_io = direct_io;
+    image->config = *config;
     pthread_mutex_init(&image->lock, NULL);
     image->attr = (struct stat){.st_ino = INODE_IMAGE,
-                                .st_mode = S_IFREG | 0600,
+                                .st_mode = S_IFREG | (config->read_only ? 0400 : 0600),
                                 .st_nlink = 1,
                                 .st_uid = getuid(),
                                 .st_gid = getgid(),
@@ -270,19 +271,23 @@ static void mknod_(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 
 /* Direct: each read and write of an application is one of ours, many at once, and nothing is cached
  * twice. Where the kernel would then refuse to map the image, it goes through its page cache
- * instead; all opens alike, since older kernels do not keep the two ways in step. */
+ * instead; all opens alike, since older kernels do not keep the two ways in step. One that follows
+ * a writer is never cached: the kernel would go on to show old bytes beside new ones. */
 static void open_(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct image *image = fuse_req_userdata(req);
-    bool direct = image->direct_io && session_maps_direct();
+    const struct image_config *config = &image->config;
+    bool direct = config->follows || (config->direct_io && session_maps_direct());
     struct fuse_open_out out = {.fh = direct ? OPEN_DIRECT : OPEN_CACHED,
-                                .open_flags = FOPEN_NOFLUSH | FOPEN_KEEP_CACHE};
+                                .open_flags = FOPEN_NOFLUSH};
 
     (void)fi;
     if (ino != INODE_IMAGE) {
         fuse_reply_err(req, EISDIR);
         return;
     }
+    if (!config->follows)
+        out.open_flags |= FOPEN_KEEP_CACHE;
     if (direct)
         out.open_flags |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
     fuse_reply_buf(req, (const char *)&out, sizeof out); /* libfuse 3.14 lacks the last flag */

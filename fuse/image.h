@@ -16,9 +16,15 @@ struct image;
 /* The operations; their user data is a struct image. */
 extern const struct fuse_lowlevel_ops image_ops;
 
-/* Borrows volume and store; they must outlive the image. `direct_io`: not through the kernel's page
- * cache, if that leaves mapping the image possible. */
-int image_new(struct volume *volume, struct store *store, bool direct_io, struct image **ret_image);
+struct image_config {
+    bool direct_io; /* not through the kernel's page cache, if that leaves mapping possible */
+    bool read_only;
+    bool follows; /* what it holds changes by itself: never through the page cache */
+};
+
+/* Borrows volume and store; they must outlive the image. */
+int image_new(struct volume *volume, struct store *store, const struct image_config *config,
+              struct image **ret_image);
 
 /* Whether CONTROL_KEEP_LOCAL asked to leave what is dirty in the cache. */
 bool image_keep_local(struct image *image);

@@ -18,7 +18,7 @@ enum { OPEN_CACHED = 1, OPEN_DIRECT = 2 };
 struct image {
     struct volume *volume;
     struct store *store;
-    bool direct_io;
+    struct image_config config;
     struct workers *reads, *writes, *others; /* others: flush, discard, resize, seek */
     struct workers *controls;                /* ioctls, which answer whatever else is stuck */
     struct workers *long_work;               /* of `tasks` */

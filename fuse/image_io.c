@@ -45,6 +45,7 @@ int image_errno(int err)
     case -ENXIO:
     case -EBUSY:
     case -EPERM:
+    case -EROFS:
     case -EFBIG:
     case -EOPNOTSUPP:
         return -err;
@@ -69,6 +70,16 @@ static size_t cut(const struct image *image, uint64_t offset, size_t len)
 
 /* ---------------------------------------------------------------------------- reading */
 
+/* An image that follows a writer may become smaller between two looks at its size. */
+static bool has_shrunk(struct job *job)
+{
+    size_t len = cut(job->image, job->offset, job->len);
+    bool shrunk = len < job->len;
+
+    job->len = len;
+    return shrunk;
+}
+
 static void run_read(struct work *work)
 {
     struct job *job = image_job_of(work);
@@ -76,7 +87,9 @@ static void run_read(struct work *work)
 
     job->buf = alloc_aligned(job->len);
     if (job->buf)
-        r = volume_read(job->image->volume, job->buf, job->len, job->offset, true);
+        do
+            r = volume_read(job->image->volume, job->buf, job->len, job->offset, true);
+        while (r == -EINVAL && has_shrunk(job));
     if (r < 0)
         fuse_reply_err(job->req, image_errno(r));
     else
@@ -94,7 +107,7 @@ void image_read(fuse_req_t req, fuse_ino_t ino, size_t len, off_t offset, struct
     int r = len ? volume_read(image->volume, buf, len, (uint64_t)offset, false) : 0;
     if (r == 0) {
         fuse_reply_buf(req, buf, len);
-    } else if (r != -EAGAIN) {
+    } else if (r != -EAGAIN && (r != -EINVAL || !image->config.follows)) {
         fuse_reply_err(req, image_errno(r));
     } else {
         struct job *job = image_job(req, run_read);

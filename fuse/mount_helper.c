@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-static char mount_option[] = "-o";
+static char mount_option[] = "-o", read_only[] = "ro";
 
 static bool is_helper_name(const char *path)
 {
@@ -41,7 +41,9 @@ static int take_letters(struct mount_helper *helper, const char *word)
     for (const char *p = word + 1; *p; p++)
         if (*p == 'f')
             helper->fake = true;
-        else if (!strchr("snvr", *p))
+        else if (*p == 'r')
+            add(helper, mount_option), add(helper, read_only);
+        else if (!strchr("snv", *p))
             return bad_call(helper);
     return 0;
 }

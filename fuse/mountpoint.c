@@ -58,7 +58,8 @@ static void unescape(char *text)
 
 /* One line of /proc/self/mountinfo, see proc(5): what, where, of which type. Cuts it up in place.
  */
-static bool split_line(char *line, char **ret_path, char **ret_type, char **ret_source)
+static bool split_line(char *line, char **ret_path, char **ret_type, char **ret_source,
+                       char **ret_options)
 {
     char *dash = strstr(line, " - "), *save;
 
@@ -70,7 +71,8 @@ static bool split_line(char *line, char **ret_path, char **ret_type, char **ret_
         *ret_path = strtok_r(NULL, " ", &save);
     *ret_type = strtok_r(dash + 3, " ", &save);
     *ret_source = *ret_type ? strtok_r(NULL, " ", &save) : NULL;
-    if (!*ret_path || !*ret_source)
+    *ret_options = *ret_source ? strtok_r(NULL, " ", &save) : NULL;
+    if (!*ret_path || !*ret_options)
         return false;
     unescape(*ret_path);
     unescape(*ret_source);
@@ -78,8 +80,9 @@ static bool split_line(char *line, char **ret_path, char **ret_type, char **ret_
 }
 
 /* Calls `fn` for each mount, in the order in which they cover each other. */
-static void
-each_mount(void (*fn)(void *ctx, const char *path, const char *type, const char *source), void *ctx)
+typedef void mount_fn(void *ctx, const char *path, const char *type, const char *source,
+                      bool read_only);
+static void each_mount(mount_fn *fn, void *ctx)
 {
     FILE *f = fopen("/proc/self/mountinfo", "re");
     scope_free char *line = NULL;
@@ -88,9 +91,9 @@ each_mount(void (*fn)(void *ctx, const char *path, const char *type, const char 
     if (!f)
         return;
     while (getline(&line, &size, f) > 0) {
-        char *path, *type, *source;
-        if (split_line(line, &path, &type, &source))
-            fn(ctx, path, type, source);
+        char *path, *type, *source, *options;
+        if (split_line(line, &path, &type, &source, &options))
+            fn(ctx, path, type, source, strncmp(options, "ro", 2) == 0);
     }
     fclose(f);
 }
@@ -101,14 +104,14 @@ struct search {
     char ret_path[PATH_MAX], ret_url[1100];
 };
 
-static void match(void *ctx, const char *path, const char *type, const char *source)
+static void match(void *ctx, const char *path, const char *type, const char *source, bool read_only)
 {
     struct search *s = ctx;
     bool ours = strcmp(type, "fuse.s3vol") == 0;
 
     if (s->path && strcmp(path, s->path) == 0)
         s->found = ours; /* the last one is on top */
-    else if (s->url && ours && strcmp(source, s->url) == 0)
+    else if (s->url && ours && !read_only && strcmp(source, s->url) == 0)
         s->found = true;
     else
         return;

@@ -14,7 +14,8 @@ int mountpoint_resolve(const char *dir, char ret_path[PATH_MAX]);
  * NULL, its URL. */
 bool mountpoint_is_volume(const char *path, char *ret_url, size_t size_bytes);
 
-/* Whether, and where, the volume `url` is mounted on this machine, as far as this process sees. */
+/* Whether, and where, the volume `url` is mounted for writing on this machine, as far as this
+ * process sees. */
 bool mountpoint_of(const char *url, char ret_path[PATH_MAX]);
 
 /* Refuses, with a line, what cannot be mounted on. */

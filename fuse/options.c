@@ -11,7 +11,7 @@
 #define G         (K * M)
 #define T         (K * G)
 #define SECOND    1000
-#define ANY       (~0U)
+#define WRITERS   (COMMAND_MOUNT | FOR_WRITING)
 /* What opens a store. */
 #define URL_COMMANDS                                                                               \
     (COMMAND_CREATE | COMMAND_MOUNT | COMMAND_STATUS | COMMAND_LIST | COMMAND_DELETE |             \
@@ -29,36 +29,41 @@ static const struct option table[] = {
      "~/.cache/s3vol for others"},
     {"cache-size", 0, SIZE, COMMAND_MOUNT, AT(volume.cache_bytes), "SIZE", 16 * M, 1024 * T, 0,
      "disk space for this volume's cache; by default a fifth of what is free there, 256M to 10G"},
-    {"dirty-limit", 0, SIZE, COMMAND_MOUNT, AT(volume.dirty_bytes), "SIZE", 4 * M, 1024 * T, 0,
+    {"dirty-limit", 0, SIZE, WRITERS, AT(volume.dirty_bytes), "SIZE", 4 * M, 1024 * T, 0,
      "writes wait while so much is not in the bucket yet; by default half the cache"},
     {"read-ahead", 0, SIZE, COMMAND_MOUNT, AT(volume.readahead_bytes), "SIZE", 0, G, 0,
      "the most that is fetched ahead of a sequential reader; 0 for none"},
-    {"sync", 0, CHOICE, COMMAND_MOUNT, AT(volume.sync), "bucket|cache", 0, 0, 0,
+    {"sync", 0, CHOICE, WRITERS, AT(volume.sync), "bucket|cache", 0, 0, 0,
      "where data is safe when a flush (fsync) returns: in the bucket, the default, or on the local "
      "disk, the bucket following within seconds"},
     {"timeout", 0, PATIENCE, COMMAND_MOUNT, AT(volume.timeout_ms), "TIME", SECOND, INT64_MAX, 0,
      "how long a flush or an uncached read waits for the store before it fails; forever by "
      "default"},
-    {"writeback-delay", 0, DURATION, COMMAND_MOUNT, AT(volume.writeback_ms), "TIME", 0,
+    {"writeback-delay", 0, DURATION, WRITERS, AT(volume.writeback_ms), "TIME", 0,
      24 * 3600 * SECOND, 0, "a write is on its way to the bucket after this time at most"},
-    {"uploads", 0, COUNT, COMMAND_MOUNT, AT(volume.uploads), "N", 1, 64, 0,
+    {"uploads", 0, COUNT, WRITERS, AT(volume.uploads), "N", 1, 64, 0,
      "objects uploaded at once"},
     {"downloads", 0, COUNT, COMMAND_MOUNT, AT(volume.downloads), "N", 1, 256, 0,
      "ranges fetched at once"},
-    {"gc", 0, SWITCH, COMMAND_MOUNT, AT(volume.gc), NULL, 0, 0, 0,
+    {"gc", 0, SWITCH, WRITERS, AT(volume.gc), NULL, 0, 0, 0,
      "reclaim the space of what was overwritten or discarded, in the background; on by default"},
-    {"gc-grace", 0, DURATION, COMMAND_MOUNT, AT(volume.gc_grace_ms), "TIME", 0,
+    {"gc-grace", 0, DURATION, WRITERS, AT(volume.gc_grace_ms), "TIME", 0,
      24 * 3600 * SECOND, 0,
      "what nothing needs any more is deleted after this time, so that read-only mounts elsewhere "
      "can follow; 5m by default"},
-    {"compress", 0, SWITCH, COMMAND_MOUNT, AT(volume.compress), NULL, 0, 0, 0,
+    {"compress", 0, SWITCH, WRITERS, AT(volume.compress), NULL, 0, 0, 0,
      "compress what this mount stores, where it pays; on by default"},
     {"direct-io", 0, SWITCH, COMMAND_MOUNT, AT(direct_io), NULL, 0, 0, 0,
      "keep the image out of this machine's page cache, so that nothing is in memory twice; on by "
      "default where Linux can do it and still map the image (6.6)"},
-    {"discard-local", 0, FLAG, COMMAND_MOUNT, AT(volume.discard_local), NULL, 0, 0, 0,
+    {"discard-local", 0, FLAG, WRITERS, AT(volume.discard_local), NULL, 0, 0, 0,
      "throw away what only the local cache has, where mounting would refuse because the volume has "
      "since been mounted elsewhere"},
+    {"read-only", 0, FLAG, COMMAND_MOUNT, AT(volume.read_only), NULL, 0, 0, 0,
+     "take the volume from nobody and write nothing to the bucket: the image is what the volume is "
+     "at this moment, while another machine may go on writing; of a snapshot always"},
+    {"follow", 0, DURATION, COMMAND_MOUNT, AT(volume.follow_ms), "TIME", 100, 24 * 3600 * SECOND, 0,
+     "with --read-only: look so often for what was written since, and show it"},
     {"allow-other", 0, FLAG, COMMAND_MOUNT, AT(allow_other), NULL, 0, 0, 0,
      "let other users reach the image, as its mode allows; on for root"},
     {"foreground", 'f', FLAG, COMMAND_MOUNT, AT(foreground), NULL, 0, 0, 0,
@@ -99,8 +104,7 @@ static const struct option table[] = {
      "say more on stderr; with mount: stay in the foreground"},
     {"help", 'h', FLAG, ANY, AT(help), NULL, 0, 0, 0, "this text"},
 
-    {"ro", 0, REFUSED, COMMAND_MOUNT, 0, NULL, 0, 0, 0,
-     "a volume cannot be mounted read-only; use losetup -r, or mount the file system in it with ro"},
+    {"ro", 0, FSTAB, COMMAND_MOUNT, AT(volume.read_only), NULL, 0, 0, 0, "as --read-only"},
     {"remount", 0, REFUSED, COMMAND_MOUNT, 0, NULL, 0, 0, 0,
      "options of a mounted volume cannot be changed; umount it and mount it again"},
 };
@@ -225,7 +229,7 @@ static int parse_name(struct options *options, enum command_bit bit, const char 
     }
     if (!dashes && !option && is_generic(word, len))
         return 0;
-    if (!option || (dashes && option->kind == REFUSED))
+    if (!option || (dashes && (option->kind == REFUSED || option->kind == FSTAB)))
         return msg_error(-EINVAL, "%s%.*s: there is no such option; see --help", mark,
                          (int)MIN(len, (size_t)100), word);
     if (!takes_value(option)) {
@@ -356,7 +360,7 @@ void options_print(FILE *out, enum command_bit bit)
         const struct option *o = &table[i];
         char names[64];
 
-        if (!(o->commands & bit) || o->kind == REFUSED)
+        if (!(o->commands & bit) || o->kind == REFUSED || o->kind == FSTAB)
             continue;
         INVARIANT(format(names, sizeof names, "  %c%c%s --%s%s%s%s", o->letter ? '-' : ' ',
                          o->letter ? o->letter : ' ', o->letter ? "," : " ",

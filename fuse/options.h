@@ -35,7 +35,9 @@ struct options {
     struct volume_config volume; /* mount */
     struct volume_create create; /* create; size_bytes 0 unless it was given */
     bool foreground, debug, allow_other;
-    bool direct_io; /* mount */
+    bool direct_io;          /* mount */
+    const char *for_writing; /* mount: the name of an option that was given, and goes with no
+                                read-only mount; NULL: none was */
     bool json;
     bool keep_local;
     bool repair; /* check */

@@ -6,6 +6,7 @@
 
 enum kind {
     FLAG,     /* bool: true when given */
+    FSTAB,    /* the same, only after -o */
     SWITCH,   /* bool: --name, --no-name */
     SIZE,     /* uint64_t, bytes */
     DURATION, /* int64_t, ms */
@@ -15,6 +16,10 @@ enum kind {
     CHOICE,   /* an enum: the position of the word in `argument` */
     REFUSED,  /* only after -o: `help` says why */
 };
+
+/* Beside the commands that have an option: it goes with no read-only mount. */
+#define FOR_WRITING (1U << 31)
+#define ANY         (~0U)
 
 struct option {
     const char *name;

@@ -87,8 +87,11 @@ int options_set(struct options *options, const struct option *option, const char
     uint64_t n = 0;
     int r;
 
+    if (option->commands != ANY && option->commands & FOR_WRITING)
+        options->for_writing = option->name;
     switch (option->kind) {
     case FLAG:
+    case FSTAB:
     case SWITCH:
         *(bool *)field = on;
         return 0;

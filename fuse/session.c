@@ -36,6 +36,7 @@ struct receiver {
 struct session {
     struct fuse_session *fuse;
     bool mounted;
+    bool map_direct;
     void (*ended)(void *ctx);
     void *ctx;
     char *buffers;
@@ -75,7 +76,7 @@ static void extend_init(const struct fuse_in_header *in, const struct iovec *iov
         in->len < sizeof *in + sizeof *offer || !(offer->flags & FUSE_INIT_EXT))
         return;
     uint32_t bit = FUSE_DIRECT_IO_ALLOW_MMAP >> 32;
-    if (offer->flags2 & bit) {
+    if (offer->flags2 & bit && here->session->map_direct) {
         answer->flags |= FUSE_INIT_EXT;
         answer->flags2 |= bit;
         atomic_store(&maps_direct, true);
@@ -197,6 +198,7 @@ static int mount_fuse(struct session *s, const struct session_config *config)
     if (fuse_opt_add_opt_escaped(&opts, source) < 0 ||
         fuse_opt_add_opt(&opts, "subtype=s3vol,default_permissions") < 0 ||
         (config->allow_other && fuse_opt_add_opt(&opts, "allow_other") < 0) ||
+        (config->read_only && fuse_opt_add_opt(&opts, "ro") < 0) ||
         fuse_opt_add_arg(&args, "s3vol") < 0 || fuse_opt_add_arg(&args, "-o") < 0 ||
         fuse_opt_add_arg(&args, opts) < 0)
         goto out;
@@ -258,6 +260,7 @@ int session_open(const struct session_config *config, struct session **ret_sessi
         return -ENOMEM;
     pthread_mutex_init(&s->lock, NULL);
     clock_cond_init(&s->receiver_ended);
+    s->map_direct = config->map_direct;
     s->ended = config->ended;
     s->ctx = config->ctx;
     int r = open_buffers(s);

@@ -20,6 +20,8 @@ struct session_config {
     const char *source; /* for /proc/mounts */
     const char *dir;    /* absolute */
     bool allow_other;
+    bool read_only;
+    bool map_direct; /* the kernel may map an image that is open for direct I/O, if it can */
     void (*ended)(void *ctx); /* called once, by the last receiver, when the mount is gone or after
                                  session_stop() */
     void *ctx;

@@ -21,6 +21,8 @@ static const char *state_name(enum volume_state state)
         return "damaged";
     case VOLUME_FAILED:
         return "failed";
+    case VOLUME_GONE:
+        return "gone";
     }
     return "unknown";
 }
@@ -38,6 +40,8 @@ static const char *state_meaning(enum volume_state state)
         return ": the cache disk lost what was to be uploaded; writes and flushes fail";
     case VOLUME_FAILED:
         return ": the cache disk failed; writes and flushes fail";
+    case VOLUME_GONE:
+        return ": something of what it shows is deleted from the bucket; mount it again";
     }
     return "";
 }
@@ -62,6 +66,23 @@ static void put_requests(struct json *j, const struct store_stats *s)
     json_close(j);
     json_number(j, "bytes_up", s->bytes_up);
     json_number(j, "bytes_down", s->bytes_down);
+}
+
+static void put_instant(struct json *j, const struct volume_status *v)
+{
+    json_bool(j, "read_only", v->read_only);
+    if (!v->read_only)
+        return;
+    if (*v->snapshot)
+        json_string(j, "snapshot", v->snapshot);
+    else
+        json_null(j, "snapshot");
+    if (v->follow_ms)
+        json_fraction(j, "follow_s", (double)v->follow_ms / 1000);
+    else
+        json_null(j, "follow_s");
+    json_number(j, "instant_seq", v->instant_seq);
+    json_number(j, "instant_age_s", (uint64_t)v->instant_age_s);
 }
 
 int status_json(const struct status *status, char *buf, size_t size_bytes)
@@ -104,6 +125,7 @@ int status_json(const struct status *status, char *buf, size_t size_bytes)
     json_number(&j, "checkpoint_seq", v->checkpoint_seq);
     json_bool(&j, "conditional_put", v->conditional_put);
     json_string(&j, "cache_dir", v->cache_dir);
+    put_instant(&j, v);
     if (*status->last_error)
         json_string(&j, "last_error", status->last_error);
     else
@@ -148,9 +170,28 @@ static void put_cache(struct text *t, const struct volume_status *v)
         line(t, "cache errors",
              "%" PRIu64 " blocks came back damaged from the cache disk; see the log",
              v->cache_errors);
+    if (v->read_only)
+        return;
     line(t, "not uploaded", "%s (writes wait at %s), %s in %u uploads now",
          units_format_size(v->dirty_bytes, a), units_format_size(v->dirty_limit_bytes, b),
          units_format_size(v->uploading_bytes, c), v->uploads_in_flight);
+}
+
+static void put_view(struct text *t, const struct volume_status *v)
+{
+    char age[UNITS_TEXT_MAX], follow[UNITS_TEXT_MAX];
+
+    units_format_duration(v->instant_age_s * 1000, age);
+    if (*v->snapshot)
+        line(t, "read-only", "the snapshot %s (log number %" PRIu64 "), made %s ago", v->snapshot,
+             v->instant_seq, age);
+    else if (v->follow_ms)
+        line(t, "read-only",
+             "follows every %s; as of log number %" PRIu64 ", which was the newest %s ago",
+             units_format_duration(v->follow_ms, follow), v->instant_seq, age);
+    else
+        line(t, "read-only", "as of log number %" PRIu64 ", which was the newest %s ago",
+             v->instant_seq, age);
 }
 
 int status_text(const struct status *status, char *buf, size_t size_bytes)
@@ -165,8 +206,11 @@ int status_text(const struct status *status, char *buf, size_t size_bytes)
     line(&t, "state", "%s%s", state_name(v->state), state_meaning(v->state));
     line(&t, "size", "%s, %s of it in use", units_format_size(v->size_bytes, a),
          units_format_size(v->allocated_bytes, b));
-    line(&t, "flushes", "return when data is %s",
-         v->sync == SYNC_CACHE ? "on the local disk" : "in the bucket");
+    if (v->read_only)
+        put_view(&t, v);
+    else
+        line(&t, "flushes", "return when data is %s",
+             v->sync == SYNC_CACHE ? "on the local disk" : "in the bucket");
     put_cache(&t, v);
     line(&t, "requests",
          "%" PRIu64 " get, %" PRIu64 " put, %" PRIu64 " head, %" PRIu64 " list, %" PRIu64
@@ -174,14 +218,16 @@ int status_text(const struct status *status, char *buf, size_t size_bytes)
          s->get, s->put, s->head, s->list, s->del, s->failed, s->retried);
     line(&t, "transferred", "%s up, %s down", units_format_size(s->bytes_up, a),
          units_format_size(s->bytes_down, b));
-    if (v->last_commit_age_s < 0)
+    if (v->read_only)
+        ;
+    else if (v->last_commit_age_s < 0)
         line(&t, "last commit", "none since the mount");
     else
         line(&t, "last commit", "%s ago, %" PRIu64 " since the mount",
              units_format_duration(v->last_commit_age_s * 1000, a), v->commits);
     line(&t, "last error", "%s", *status->last_error ? status->last_error : "none");
     line(&t, "daemon", "process %ld", (long)status->pid);
-    if (!v->conditional_put)
+    if (!v->conditional_put && !v->read_only)
         line(&t, "beware", "this store cannot refuse a second writer: never mount it twice");
     return t.overflow ? -ENOSPC : 0;
 }

@@ -25,11 +25,18 @@ static int key_check(struct store *store, const char *key, bool prefix)
               : msg_error(-EINVAL, "%s: \"%s\" cannot be an object's name", store_url(store), key);
 }
 
+static int write_check(struct store *store, const char *key)
+{
+    return store->read_only ? msg_error(-EROFS, "%s: %s: nothing is to be written here",
+                                        store_url(store), key)
+                            : key_check(store, key, false);
+}
+
 int store_put(struct store *store, const char *key, const void *data, size_t len, unsigned flags,
               int64_t patience_ms)
 {
     struct call c;
-    int r = key_check(store, key, false);
+    int r = write_check(store, key);
 
     if (r < 0)
         return r;
@@ -218,7 +225,7 @@ int store_delete(struct store *store, const char *const *keys, size_t nkeys, int
     int r = 0;
 
     for (size_t i = 0; r == 0 && i < nkeys; i++)
-        r = key_check(store, keys[i], false);
+        r = write_check(store, keys[i]);
     for (size_t i = 0; r == 0 && i < nkeys; i += DELETE_BATCH) {
         call_begin(&c, store, "DELETE", keys[i], patience_ms);
         do {
@@ -298,6 +305,11 @@ int store_open_beside(const struct store *store, const char *url, struct store *
     if (store->open_beside)
         return store->open_beside(url, ret_store);
     return store->has_config ? store_open(&store->config, url, ret_store) : -ENOTSUP;
+}
+
+void store_forbid_writes(struct store *store)
+{
+    store->read_only = true;
 }
 
 void store_set_beside(struct store *store, store_open_fn *open)

@@ -64,6 +64,9 @@ int store_open_beside(const struct store *store, const char *url, struct store *
 typedef int store_open_fn(const char *url, struct store **ret_store);
 void store_set_beside(struct store *store, store_open_fn *open);
 
+/* From now on whatever would change something is refused, without a request. */
+void store_forbid_writes(struct store *store);
+
 /* All calls must have returned. */
 void store_free(struct store *store);
 

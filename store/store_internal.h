@@ -21,6 +21,7 @@ struct store {
     store_open_fn *open_beside;
     atomic_uint_fast64_t get, put, list, del, failed, retried, bytes_up, bytes_down;
     atomic_bool reachable, stopping;
+    atomic_bool read_only;
     atomic_bool troubled; /* a warning was printed, and no answer came since */
     pthread_mutex_t lock; /* guards what follows, and the setting of `stopping` */
     pthread_cond_t wake;  /* stopping */

@@ -31,7 +31,16 @@ bad "timeout" mount --timeout never "$URL" "$T/mnt"
 bad "timeout" mount --timeout -3s "$URL" "$T/mnt"
 bad "writeback-delay" mount --writeback-delay 99999999999999999999s "$URL" "$T/mnt"
 bad "read-ahead" mount --read-ahead 1E "$URL" "$T/mnt"
-bad "ro" mount -o ro "$URL" "$T/mnt"
+bad "no-such|no volume|not" mount -o ro "$URL" "$T/mnt"
+bad "follow" mount --follow 5s "$URL" "$T/mnt"
+bad "follow" mount --read-only --follow 0 "$URL" "$T/mnt"
+bad "snapshot" mount --follow 5s "$URL@monday" "$T/mnt"
+bad "direct-io" mount --read-only --follow 5s --no-direct-io "$URL" "$T/mnt"
+for writing in --sync=bucket --dirty-limit=1G --writeback-delay=1s --uploads=2 --no-gc --gc-grace=1s --no-compress \
+    --discard-local; do
+    bad "read-only" mount --read-only "$writing" "$URL" "$T/mnt"
+    bad "read-only" mount "$writing" "$URL@monday" "$T/mnt"
+done
 bad "many|unexpected|argument" umount "$T/mnt" "$T/mnt"
 bad "ftp" create --size 1G ftp://host/vm1
 bad "bucket" create --size 1G s3://

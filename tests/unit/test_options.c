@@ -181,10 +181,32 @@ static void generic_options(void **state)
     options_free(&o);
     REFUSED("--size", COMMAND_MOUNT, "--size", "1G");
     REFUSED("nofail", COMMAND_MOUNT, "--nofail");
-    REFUSED("read-only", COMMAND_MOUNT, "-o", "ro");
+    REFUSED("--ro", COMMAND_MOUNT, "--ro");
     REFUSED("remount", COMMAND_MOUNT, "-o", "remount");
     REFUSED("-o sync: needs a value", COMMAND_MOUNT, "-o", "sync");
     REFUSED("-o", COMMAND_STATUS, "-o", "json");
+}
+
+static void read_only(void **state)
+{
+    struct options o;
+
+    (void)state;
+    assert_int_equal(parse(&o, COMMAND_MOUNT, "-o", "rw", NULL), 0);
+    assert_false(o.volume.read_only);
+    options_free(&o);
+    assert_int_equal(parse(&o, COMMAND_MOUNT, "-o", "ro,follow=5s,cache-size=1G", NULL), 0);
+    assert_true(o.volume.read_only);
+    assert_int_equal(o.volume.follow_ms, 5000);
+    assert_null(o.for_writing);
+    options_free(&o);
+    assert_int_equal(parse(&o, COMMAND_MOUNT, "--read-only", "--sync", "bucket", NULL), 0);
+    assert_string_equal(o.for_writing, "sync");
+    options_free(&o);
+    assert_int_equal(parse(&o, COMMAND_MOUNT, "--read-only", "--no-gc", NULL), 0);
+    assert_string_equal(o.for_writing, "gc");
+    options_free(&o);
+    REFUSED("--follow", COMMAND_MOUNT, "--follow", "0s");
 }
 
 static void refusals(void **state)
@@ -258,6 +280,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults),          cmocka_unit_test(same_in_all_places),
         cmocka_unit_test(letters_and_lists), cmocka_unit_test(generic_options),
+        cmocka_unit_test(read_only),
         cmocka_unit_test(refusals),          cmocka_unit_test(mount_helpers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

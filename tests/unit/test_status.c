@@ -103,6 +103,33 @@ static void json_unknowns(void **state)
     has(buf, "\"state\":\"failed\"");
 }
 
+static void views(void **state)
+{
+    struct status s = sample;
+    char buf[STATUS_TEXT_MAX];
+
+    (void)state;
+    assert_int_equal(status_json(&s, buf, sizeof buf), 0);
+    has(buf, "\"read_only\":false");
+    s.volume.read_only = true;
+    s.volume.instant_seq = 77;
+    s.volume.instant_age_s = 5;
+    strcpy(s.volume.snapshot, "monday");
+    assert_int_equal(status_json(&s, buf, sizeof buf), 0);
+    has(buf, "\"read_only\":true,\"snapshot\":\"monday\",\"follow_s\":null,"
+             "\"instant_seq\":77,\"instant_age_s\":5,");
+    assert_int_equal(status_text(&s, buf, sizeof buf), 0);
+    has(buf, "the snapshot monday (log number 77), made 5 s ago");
+    s.volume.snapshot[0] = 0;
+    s.volume.follow_ms = 90000;
+    s.volume.state = VOLUME_GONE;
+    assert_int_equal(status_json(&s, buf, sizeof buf), 0);
+    has(buf, "\"state\":\"gone\"");
+    has(buf, "\"snapshot\":null,\"follow_s\":90.0000,");
+    assert_int_equal(status_text(&s, buf, sizeof buf), 0);
+    has(buf, "follows every 90 s; as of log number 77, which was the newest 5 s ago");
+}
+
 /* Each size that is too small fails and writes nothing behind it; the first that suffices is the
  * length and a NUL. */
 static void json_fits_or_fails(void **state)
@@ -167,7 +194,7 @@ static void stored_volume(void **state)
                              "\"size_bytes\":1073741824,\"allocated_bytes\":1048576,"
                              "\"stored_bytes\":3000,\"live_bytes\":1048576,\"log_seq\":77,"
                              "\"created\":\"2024-01-01T00:00:00Z\",\"attached_by\":\"host1\","
-                             "\"compression\":\"zstd\"}\n");
+                             "\"compression\":\"zstd\",\"snapshots\":0,\"clone_of\":null}\n");
     assert_int_equal(status_info_text("s3://b/v", &info, buf, sizeof buf), 0);
     has(buf, "host1");
     has(buf, "2.9 KiB");
@@ -176,9 +203,9 @@ static void stored_volume(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(json_contract),      cmocka_unit_test(json_unknowns),
-        cmocka_unit_test(json_fits_or_fails), cmocka_unit_test(text_for_people),
-        cmocka_unit_test(stored_volume),
+        cmocka_unit_test(json_contract),   cmocka_unit_test(json_unknowns),
+        cmocka_unit_test(views),           cmocka_unit_test(json_fits_or_fails),
+        cmocka_unit_test(text_for_people), cmocka_unit_test(stored_volume),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
