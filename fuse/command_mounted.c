@@ -173,10 +173,15 @@ static int umount_dead(const char *path)
 {
     if (!mountpoint_is_volume(path, NULL, 0))
         return not_mounted(path);
+    bool read_only = mountpoint_is_read_only(path);
     int r = mountpoint_detach(path, true);
     if (r < 0)
         return msg_error(r, "%s: its daemon is dead, and unmounting failed: %s", path,
                          strerror(-r));
+    if (read_only) { /* nothing was lost */
+        msg_warn("%s: unmounted; its daemon had died before", path);
+        return 0;
+    }
     return msg_error(-ENOTCONN,
                      "%s: unmounted, but its daemon had died before: what was not flushed may be "
                      "lost, as after a power cut; mount it again to go on",

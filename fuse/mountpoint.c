@@ -100,7 +100,7 @@ static void each_mount(mount_fn *fn, void *ctx)
 
 struct search {
     const char *path, *url;
-    bool found;
+    bool found, read_only;
     char ret_path[PATH_MAX], ret_url[1100];
 };
 
@@ -115,6 +115,7 @@ static void match(void *ctx, const char *path, const char *type, const char *sou
         s->found = true;
     else
         return;
+    s->read_only = read_only;
     if (format(s->ret_path, sizeof s->ret_path, "%s", path) < 0 ||
         format(s->ret_url, sizeof s->ret_url, "%s", source) < 0)
         s->found = false;
@@ -126,6 +127,14 @@ bool mountpoint_is_volume(const char *path, char *ret_url, size_t size_bytes)
 
     each_mount(match, &s);
     return s.found && (!ret_url || format(ret_url, size_bytes, "%s", s.ret_url) == 0);
+}
+
+bool mountpoint_is_read_only(const char *path)
+{
+    struct search s = {.path = path};
+
+    each_mount(match, &s);
+    return s.found && s.read_only;
 }
 
 bool mountpoint_of(const char *url, char ret_path[PATH_MAX])

@@ -14,6 +14,9 @@ int mountpoint_resolve(const char *dir, char ret_path[PATH_MAX]);
  * NULL, its URL. */
 bool mountpoint_is_volume(const char *path, char *ret_url, size_t size_bytes);
 
+/* Whether that is so, and for reading only. */
+bool mountpoint_is_read_only(const char *path);
+
 /* Whether, and where, the volume `url` is mounted for writing on this machine, as far as this
  * process sees. */
 bool mountpoint_of(const char *url, char ret_path[PATH_MAX]);

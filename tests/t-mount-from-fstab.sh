@@ -23,3 +23,13 @@ mount "$MNT"
 same "$(status cache_limit_bytes)" $((64 << 20)) "cache limit"
 tool verify "$IMAGE" 0 1M 1
 umount "$MNT"
+
+echo "$URL $MNT fuse.s3vol cache-dir=$CACHE,ro,follow=1s,noauto 0 0" >"$T/fstab"
+mount "$MNT"
+same "$(status read_only)" true "read_only"
+same "$(status follow_s)" 1.0000 "follow_s"
+tool verify "$IMAGE" 0 1M 1
+umount "$MNT"
+mount -r -t fuse.s3vol -o "cache-dir=$CACHE" "$URL" "$MNT"
+same "$(status read_only)" true "read_only of mount -r"
+umount "$MNT"
