@@ -27,9 +27,9 @@ static int key_check(struct store *store, const char *key, bool prefix)
 
 static int write_check(struct store *store, const char *key)
 {
-    return store->read_only ? msg_error(-EROFS, "%s: %s: nothing is to be written here",
-                                        store_url(store), key)
-                            : key_check(store, key, false);
+    return store->read_only
+               ? msg_error(-EROFS, "%s: %s: nothing is to be written here", store_url(store), key)
+               : key_check(store, key, false);
 }
 
 int store_put(struct store *store, const char *key, const void *data, size_t len, unsigned flags,

@@ -27,7 +27,7 @@ umount "$MNT"
 echo "$URL $MNT fuse.s3vol cache-dir=$CACHE,ro,follow=1s,noauto 0 0" >"$T/fstab"
 mount "$MNT"
 same "$(status read_only)" true "read_only"
-same "$(status follow_s)" 1.0000 "follow_s"
+same "$(status follow_s)" 1 "follow_s"
 tool verify "$IMAGE" 0 1M 1
 umount "$MNT"
 mount -r -t fuse.s3vol -o "cache-dir=$CACHE" "$URL" "$MNT"

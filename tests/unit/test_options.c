@@ -280,8 +280,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults),          cmocka_unit_test(same_in_all_places),
         cmocka_unit_test(letters_and_lists), cmocka_unit_test(generic_options),
-        cmocka_unit_test(read_only),
-        cmocka_unit_test(refusals),          cmocka_unit_test(mount_helpers),
+        cmocka_unit_test(read_only),         cmocka_unit_test(refusals),
+        cmocka_unit_test(mount_helpers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
