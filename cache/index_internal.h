@@ -22,7 +22,8 @@ struct index {
         sqlite3_stmt *put_meta;
         sqlite3_stmt *put_cached, *drop_cached, *trim_cached;
         sqlite3_stmt *get_places, *put_places, *drop_places, *read_range, *drop_range;
-        sqlite3_stmt *tally_segment, *drop_segment, *size_segment, *add_dead, *add_pin, *pin_segments;
+        sqlite3_stmt *tally_segment, *drop_segment, *size_segment, *add_dead, *add_pin,
+            *pin_segments;
     } q;
     struct tally reload;           /* of the map that is being loaded */
     bool reload_prepared;          /* it is the map, in the transaction that is not over */
