@@ -38,7 +38,7 @@ int call_try(struct call *c, atomic_uint_fast64_t *counter)
     c->err = (struct store_error){.fate = STORE_FINAL};
     (*counter)++;
     if (c->failures)
-        c->store->retried++;
+        c->store->count->retried++;
     return 0;
 }
 
@@ -106,7 +106,7 @@ bool call_again(struct call *c, int *r)
     int64_t now = store->clock->now_ms();
     bool passing = fate == STORE_RETRY || fate == STORE_SLOW;
 
-    store->failed++;
+    store->count->failed++;
     bool again = (passing && now < c->deadline_ms) || (fate == STORE_REFUSED && c->forever);
     store->reachable = !passing && !again;
     if (again) {

@@ -42,13 +42,13 @@ int store_put(struct store *store, const char *key, const void *data, size_t len
         return r;
     call_begin(&c, store, "PUT", key, patience_ms);
     do {
-        r = call_try(&c, &store->put);
+        r = call_try(&c, &store->count->put);
         if (r < 0)
             return r;
         r = store->backend.ops->put(store->backend.self, key, data, len, flags, &c.err);
     } while (call_again(&c, &r));
     if (r == 0 || r == -EEXIST)
-        store->bytes_up += len;
+        store->count->bytes_up += len;
     return r;
 }
 
@@ -67,7 +67,7 @@ static int transfer_sink(void *ctx, const void *data, size_t len)
     struct transfer *t = ctx;
 
     INVARIANT(len <= t->len - t->taken);
-    t->store->bytes_down += len;
+    t->store->count->bytes_down += len;
     t->sink_error = t->sink(t->ctx, data, len);
     if (t->sink_error >= 0) {
         t->sink_error = 0;
@@ -88,7 +88,7 @@ static int get_range(struct store *store, const char *key, uint64_t offset, stru
         return r;
     call_begin(&c, store, "GET", key, patience_ms);
     do {
-        r = call_try(&c, &store->get);
+        r = call_try(&c, &store->count->get);
         if (r < 0)
             return r;
         before = t->taken;
@@ -159,7 +159,7 @@ static int list_page(struct call *c, const char *prefix, const char *after, bool
     do {
         free(page->items);
         memset(page, 0, sizeof *page);
-        r = call_try(c, &store->list);
+        r = call_try(c, &store->count->list);
         if (r < 0)
             return r;
         r = store->backend.ops->list(store->backend.self, prefix, after, dirs, page, &c->err);
@@ -229,7 +229,7 @@ int store_delete(struct store *store, const char *const *keys, size_t nkeys, int
     for (size_t i = 0; r == 0 && i < nkeys; i += DELETE_BATCH) {
         call_begin(&c, store, "DELETE", keys[i], patience_ms);
         do {
-            r = call_try(&c, &store->del);
+            r = call_try(&c, &store->count->del);
             if (r < 0)
                 return r;
             r = store->backend.ops->del(store->backend.self, keys + i,
@@ -249,6 +249,7 @@ int store_new(struct store_backend *backend, const struct clock *clock, struct s
     }
     store->backend = *backend;
     store->clock = clock ? clock : &clock_system;
+    store->count = &store->own;
     store->reachable = true;
     pthread_mutex_init(&store->lock, NULL);
     clock_cond_init(&store->wake);
@@ -300,11 +301,15 @@ int store_open(const struct store_config *config, const char *url_text, struct s
     return r;
 }
 
-int store_open_beside(const struct store *store, const char *url, struct store **ret_store)
+int store_open_beside(struct store *store, const char *url, struct store **ret_store)
 {
-    if (store->open_beside)
-        return store->open_beside(url, ret_store);
-    return store->has_config ? store_open(&store->config, url, ret_store) : -ENOTSUP;
+    int r = store->open_beside  ? store->open_beside(url, ret_store)
+            : store->has_config ? store_open(&store->config, url, ret_store)
+                                : -ENOTSUP;
+
+    if (r == 0)
+        (*ret_store)->count = store->count;
+    return r;
 }
 
 void store_forbid_writes(struct store *store)
@@ -350,14 +355,14 @@ const char *store_url(const struct store *store)
 void store_get_stats(struct store *store, struct store_stats *ret_stats)
 {
     *ret_stats = (struct store_stats){
-        .get = store->get,
-        .put = store->put,
-        .list = store->list,
-        .del = store->del,
-        .failed = store->failed,
-        .retried = store->retried,
-        .bytes_up = store->bytes_up,
-        .bytes_down = store->bytes_down,
+        .get = store->count->get,
+        .put = store->count->put,
+        .list = store->count->list,
+        .del = store->count->del,
+        .failed = store->count->failed,
+        .retried = store->count->retried,
+        .bytes_up = store->count->bytes_up,
+        .bytes_down = store->count->bytes_down,
         .reachable = store->reachable,
     };
 }

@@ -58,8 +58,9 @@ int store_open(const struct store_config *config, const char *url, struct store 
 struct store_backend;
 int store_new(struct store_backend *backend, const struct clock *clock, struct store **ret_store);
 
-/* Opens another volume's objects with the same credentials, endpoint and clock: a clone's base. */
-int store_open_beside(const struct store *store, const char *url, struct store **ret_store);
+/* Opens another volume's objects with the same credentials, endpoint and clock: a clone's base. Its
+ * requests count as those of `store`, which must outlive it. */
+int store_open_beside(struct store *store, const char *url, struct store **ret_store);
 /* How that is done for one that store_new() made. For tests. */
 typedef int store_open_fn(const char *url, struct store **ret_store);
 void store_set_beside(struct store *store, store_open_fn *open);
@@ -109,7 +110,7 @@ int store_delete(struct store *store, const char *const *keys, size_t nkeys, int
 /* The URL as given, without secrets, for messages. */
 const char *store_url(const struct store *store);
 
-/* Counters since store_open(). */
+/* Counters since store_open(), of those opened beside it included. */
 struct store_stats {
     uint64_t get, put, head, list, del; /* requests sent, retries included */
     uint64_t failed;                    /* of these, those that failed (misses do not count) */

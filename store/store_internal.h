@@ -13,13 +13,18 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+/* Shared with the stores that are opened beside one. */
+struct counters {
+    atomic_uint_fast64_t get, put, list, del, failed, retried, bytes_up, bytes_down;
+};
+
 struct store {
     struct store_backend backend;
     const struct clock *clock;
     struct store_config config; /* of store_open(): the strings are ours */
     bool has_config;
     store_open_fn *open_beside;
-    atomic_uint_fast64_t get, put, list, del, failed, retried, bytes_up, bytes_down;
+    struct counters own, *count; /* count: own, or those of the one it was opened beside */
     atomic_bool reachable, stopping;
     atomic_bool read_only;
     atomic_bool troubled; /* a warning was printed, and no answer came since */
