@@ -14,7 +14,7 @@ void bases_pin_name(const uint8_t uuid[UUID_BYTES], char name[PIN_NAME_MAX])
 }
 
 /* The pin has the uuid of the base, so it also tells that this is the volume that it was. Without
- * it the clone needs nothing of the base any more (it was flattened). */
+ * it nothing of the base can be relied on. */
 static int open_one(struct store *store, const struct superblock *sb, const struct base *base,
                     int64_t patience_ms, struct store **ret)
 {
@@ -41,13 +41,26 @@ int bases_open(struct store *store, const struct superblock *sb, int64_t patienc
     struct bases b = {.n = sb->nbases};
     int r = 0;
 
-    for (unsigned i = 0; i < b.n && r == 0; i++)
+    for (unsigned i = 0; i < superblock_needed_bases(sb) && r == 0; i++)
         r = open_one(store, sb, &sb->bases[i], patience_ms, &b.stores[i]);
     if (r < 0)
         bases_close(&b);
     else
         *ret = b;
     return r;
+}
+
+bool bases_reachable(const struct bases *b)
+{
+    struct store_stats stats;
+    bool all = true;
+
+    for (unsigned i = 0; i < b->n; i++)
+        if (b->stores[i]) {
+            store_get_stats(b->stores[i], &stats);
+            all = all && stats.reachable;
+        }
+    return all;
 }
 
 void bases_stop(struct bases *b)

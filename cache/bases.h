@@ -6,12 +6,15 @@
 
 struct bases {
     unsigned n;
-    struct store *stores[BASES_MAX]; /* NULL: it does not hold anything for us any more */
+    struct store *stores[BASES_MAX]; /* NULL: it does not hold anything for us (any more) */
 };
 
-/* One request for each base: is our pin there? An error was reported. */
+/* One request for each base, unless the clone was flattened: is our pin there? An error was
+ * reported. */
 int bases_open(struct store *store, const struct superblock *sb, int64_t patience_ms,
                struct bases *ret_bases);
+/* The newest request to each was answered. */
+bool bases_reachable(const struct bases *bases);
 void bases_stop(struct bases *bases);
 void bases_close(struct bases *bases);
 

@@ -331,20 +331,25 @@ void *volume_checkpointer(void *arg)
 
     pthread_mutex_lock(&v->chunks.lock);
     while (wait_for_work(v, seen)) {
-        uint64_t asked = v->sweeps_asked;
+        uint64_t asked = v->sweeps_asked, roots = v->roots_asked;
         bool wanted = v->checkpoint_wanted, all = asked > v->sweeps_made;
+        uint64_t made = v->roots_made;
         seen = v->indexed;
         v->checkpoint_wanted = false;
         pthread_mutex_unlock(&v->chunks.lock);
         int r = 0;
-        bool write = due(cp, wanted, false);
+        /* one of an older attachment may be of an older map: a clone's may be its base's */
+        bool write = due(cp, wanted, false) || (roots > made && cp->seq == 0);
         if (write)
             r = write_checkpoint(cp); /* said already; later again */
+        int stored = r;
         if (r == 0 && (write || all || v->clock->now_ms() >= sweep_time(cp)))
             r = sweep_now(cp, all ? 0 : v->cfg.gc_grace_ms);
         pthread_mutex_lock(&v->chunks.lock);
         v->sweeps_made = asked;
         v->sweep_result = r;
+        v->roots_made = roots;
+        v->root_result = stored;
         pthread_cond_broadcast(&v->commit_moved);
     }
     pthread_mutex_unlock(&v->chunks.lock);
@@ -361,6 +366,21 @@ int checkpointer_sweep(struct volume *v)
     while (v->sweeps_made < mine && !v->stopping)
         pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
     return v->sweeps_made < mine ? -ECANCELED : v->sweep_result;
+}
+
+int checkpointer_root(struct volume *v, uint64_t *ret_seq)
+{
+    scope_lock(&v->chunks.lock);
+    uint64_t mine = ++v->roots_asked;
+
+    v->checkpoint_wanted = true;
+    pthread_cond_broadcast(&v->commit_moved);
+    while (v->roots_made < mine && !v->stopping)
+        pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
+    if (v->roots_made < mine)
+        return -ECANCELED;
+    *ret_seq = v->checkpoint_seq;
+    return v->root_result;
 }
 
 int checkpointer_close(struct volume *v)

@@ -13,8 +13,8 @@ enum { PATIENCE_MS = 30000 };
 
 /* ------------------------------------------------------------------ who depends on it */
 
-/* 1: the clone is there. 0: it is not, nor is what its pin keeps needed. */
-static int is_alive(struct store *store, const struct pin *pin)
+/* One that cannot be read counts as there. */
+int clone_needs_pin(struct store *store, const struct pin *pin)
 {
     char text[NOTE_BYTES_MAX];
     struct store *clone;
@@ -26,11 +26,10 @@ static int is_alive(struct store *store, const struct pin *pin)
     if (r < 0)
         return r;
     r = store_get_head(clone, "volume", text, sizeof text, &len, NULL, PATIENCE_MS);
-    if (r == 0)
-        r = superblock_decode(text, len, &sb, &why) == 0 &&
-                    memcmp(sb.uuid, pin->clone_uuid, UUID_BYTES) != 0
-                ? 0
-                : 1; /* a damaged one counts as there */
+    if (r == 0 && superblock_decode(text, len, &sb, &why) < 0)
+        r = 1;
+    else if (r == 0 && memcmp(sb.uuid, pin->clone_uuid, UUID_BYTES) == 0)
+        r = superblock_load(clone, &sb, PATIENCE_MS) < 0 ? 1 : !sb.flattened;
     store_free(clone);
     return r == -ENOENT ? 0 : r;
 }
@@ -48,7 +47,7 @@ static int add_dependent(void *ctx, const struct pin *pin)
 
     if (!pin->clone_url[0] || (d->of && strcmp(pin->of, d->of) != 0))
         return 0;
-    int r = is_alive(d->store, pin);
+    int r = clone_needs_pin(d->store, pin);
     size_t len = strlen(d->names);
     if (r > 0 &&
         format(d->names + len, sizeof d->names - len, "%s%s", d->n ? ", " : "", pin->clone_url) < 0)
@@ -84,6 +83,13 @@ int clone_unpin(struct store *store, const struct superblock *sb)
         r = r < 0 ? r : one;
     }
     return r;
+}
+
+int clone_refuse_name(struct store *store, const char *name)
+{
+    return strncmp(name, "clone-", 6) != 0
+               ? 0
+               : msg_error(-EINVAL, "%s@%s: only its clone can use it", store_url(store), name);
 }
 
 /* ------------------------------------------------------------------ making one */
@@ -122,8 +128,10 @@ static int pin_source(struct cloning *c, const char *name)
     struct base *base = &c->sb.bases[0];
     bool there = true;
     struct log *log;
-    int r;
+    int r = format(base->url, sizeof base->url, "%s", store_url(c->from));
 
+    if (r < 0)
+        return r;
     if (pin_is_pending(name))
         return msg_error(-EINVAL, "%s@%s: is of a snapshot that was not finished",
                          store_url(c->from), name);
@@ -144,7 +152,7 @@ static int pin_source(struct cloning *c, const char *name)
     memcpy(base->uuid, c->of.uuid, UUID_BYTES);
     base->root = c->pin.root;
     base->seq = c->pin.seq;
-    return format(base->url, sizeof base->url, "%s", store_url(c->from));
+    return 0;
 }
 
 static int pin_bases(struct cloning *c)
@@ -153,21 +161,54 @@ static int pin_bases(struct cloning *c)
     int r = 0;
 
     bases_pin_name(c->of.uuid, name);
-    for (unsigned i = 0; i < c->of.nbases && r == 0; i++) {
+    for (unsigned i = 0; i + 1 < c->sb.nbases && r == 0; i++) {
         struct superblock there = {.conditional_put = c->of.conditional_put};
         struct store *base;
-        bool needed;
+        bool found;
         c->sb.bases[i + 1] = c->of.bases[i];
         memcpy(there.uuid, c->of.bases[i].uuid, UUID_BYTES);
         r = store_open_beside(c->from, c->of.bases[i].url, &base);
         if (r < 0)
             return r;
-        r = copy_pin(c, base, &there, name, "", &needed);
+        r = copy_pin(c, base, &there, name, "", &found);
+        store_free(base);
+        if (r == 0 && !found)
+            r = -ENOENT;
+    }
+    if (r == -ENOENT) /* or it was flattened at this moment */
+        return msg_error(-EAGAIN,
+                         "%s: its snapshot/%s is not there, in what it is a clone of; try again, "
+                         "and see `s3vol check`",
+                         store_url(c->from), name);
+    return r;
+}
+
+/* Who took the clone for one that never came to be may have deleted a pin before the superblock was
+ * there. */
+static int check_pins(struct cloning *c)
+{
+    int r = 0;
+
+    for (unsigned i = 0; i < c->sb.nbases && r == 0; i++) {
+        struct superblock there = {0};
+        struct store *base;
+        struct pin pin;
+        memcpy(there.uuid, c->sb.bases[i].uuid, UUID_BYTES);
+        r = store_open_beside(c->from, c->sb.bases[i].url, &base);
+        if (r < 0)
+            return r;
+        r = pin_load(base, &there, c->pin.name, &pin, PATIENCE_MS);
         store_free(base);
     }
-    return r == -ENOENT ? msg_error(-EAGAIN, "%s: its base changed at this moment; try again",
-                                    store_url(c->from))
-                        : r;
+    return r;
+}
+
+/* Bases whose URL is not known yet have nothing of ours. */
+static void unpin_what_was(struct cloning *c)
+{
+    while (c->sb.nbases > 0 && !c->sb.bases[c->sb.nbases - 1].url[0])
+        c->sb.nbases--;
+    (void)clone_unpin(c->from, &c->sb);
 }
 
 /* Whether what the one store can do, the other can. */
@@ -178,38 +219,73 @@ static bool alike(const char *a, const char *b)
     return len ? strncmp(a, b, len) == 0 && (b[len] == '/' || !b[len]) : a[0] == '/' && b[0] == '/';
 }
 
+/* The superblock, once all that it needs is pinned. */
+static int make(struct cloning *c, struct store *to, bool *ret_stored)
+{
+    bool probe = !alike(store_url(c->from), store_url(to));
+    int r = superblock_store(to, &c->sb, probe, PATIENCE_MS);
+
+    *ret_stored = r != -EEXIST; /* with any other error it may have been */
+    if (r == 0)
+        r = check_pins(c);
+    if (r != -ENOENT)
+        return r;
+    r = store_delete(to, (const char *const[]){"volume"}, 1, PATIENCE_MS);
+    *ret_stored = r < 0;
+    return msg_error(-EAGAIN, "%s: somebody deleted its snapshot/%s at this moment; try again",
+                     store_url(to), c->pin.name);
+}
+
+static int prepare(struct cloning *c, struct store *to)
+{
+    unsigned inherited;
+    int r = superblock_load(c->from, &c->of, PATIENCE_MS);
+
+    if (r < 0)
+        return r;
+    inherited = superblock_needed_bases(&c->of);
+    if (inherited == BASES_MAX)
+        return msg_error(-EMLINK,
+                         "%s: is a clone of a clone, %d deep, and no clone can be deeper; flatten "
+                         "it first",
+                         store_url(c->from), BASES_MAX);
+    r = superblock_expect_none(to, PATIENCE_MS);
+    c->sb.compress = c->of.compress;
+    c->sb.conditional_put = c->of.conditional_put;
+    c->sb.nbases = inherited + 1;
+    if (r == 0)
+        r = superblock_name(&c->sb, &clock_system);
+    if (r == 0)
+        r = format(c->pin.clone_url, sizeof c->pin.clone_url, "%s", store_url(to));
+    if (r < 0)
+        return r;
+    bases_pin_name(c->sb.uuid, c->pin.name);
+    memcpy(c->pin.created, c->sb.created, sizeof c->pin.created);
+    memcpy(c->pin.clone_uuid, c->sb.uuid, UUID_BYTES);
+    return 0;
+}
+
 int volume_clone(struct store *store, const char *name, struct store *to)
 {
     struct cloning c = {.from = store};
-    int r = superblock_load(store, &c.of, PATIENCE_MS);
+    bool stored = false;
+    int r = clone_refuse_name(store, name);
 
-    if (r == 0 && c.of.nbases == BASES_MAX)
-        r = msg_error(-EMLINK,
-                      "%s: is a clone of a clone, %d deep, and no clone can be deeper; flatten it "
-                      "first",
-                      store_url(store), BASES_MAX);
     if (r == 0)
-        r = superblock_expect_none(to, PATIENCE_MS);
-    c.sb.compress = c.of.compress;
-    c.sb.conditional_put = c.of.conditional_put;
-    c.sb.nbases = c.of.nbases + 1;
-    if (r == 0)
-        r = superblock_name(&c.sb, &clock_system);
-    if (r == 0)
-        r = format(c.pin.clone_url, sizeof c.pin.clone_url, "%s", store_url(to));
+        r = prepare(&c, to);
     if (r < 0)
         return r;
-    bases_pin_name(c.sb.uuid, c.pin.name);
-    memcpy(c.pin.created, c.sb.created, sizeof c.pin.created);
-    memcpy(c.pin.clone_uuid, c.sb.uuid, UUID_BYTES);
     r = pin_source(&c, name);
     if (r == 0)
         r = pin_bases(&c);
     if (r == 0)
-        r = superblock_store(to, &c.sb, !alike(store_url(store), store_url(to)), PATIENCE_MS);
-    if (r == -EEXIST) { /* never to be: with any other error it may have been stored */
-        memcpy(c.sb.bases[0].url, store_url(store), strlen(store_url(store)) + 1);
-        (void)clone_unpin(store, &c.sb);
+        r = make(&c, to, &stored);
+    if (r < 0 && !stored) { /* never to be */
+        unpin_what_was(&c);
+    } else if (r < 0) {
+        msg_warn("%s: if it did not come to be, `s3vol snapshot delete %s@%s` gives back what it "
+                 "holds there",
+                 store_url(to), store_url(store), c.pin.name);
     }
     return r;
 }

@@ -411,7 +411,7 @@ static bool was_moved(struct receiving *rx)
         return false;
     for (unsigned i = 0; i < p.n; i++)
         if (p.e[i].block <= e->block && e->block < p.e[i].block + p.e[i].nblocks)
-            return p.e[i].seq != e->seq || p.e[i].offset != e->offset;
+            return p.e[i].base != e->base || p.e[i].seq != e->seq || p.e[i].offset != e->offset;
     return true;
 }
 

@@ -163,23 +163,29 @@ static int take_frames(struct mover *m, size_t first, size_t n, uint32_t from)
     return 0;
 }
 
-/* The objects of a base are not ours. */
+/* The objects of a base are not ours. NULL: it is not there for us any more. */
 static struct store *store_of(struct mover *m, const struct entry *e)
 {
     return e->base ? m->v->bases.stores[e->base - 1] : m->v->store;
 }
 
+static const char *url_of(struct mover *m, const struct entry *e)
+{
+    return e->base ? m->v->sb.bases[e->base - 1].url : store_url(m->v->store);
+}
+
 static int download(struct mover *m, size_t first, size_t n, uint64_t *ret_bad)
 {
     const struct entry *f = &m->runs[first].place, *last = &m->runs[first + n - 1].place;
+    struct store *store = store_of(m, f);
     char key[STORE_KEY_MAX];
-    int r = -EBADMSG;
+    int r = store ? -EBADMSG : -ENOENT;
 
     log_key(f->seq, key);
     for (int tries = 0; r == -EBADMSG && tries < TRIES; tries++) {
         struct receiving rx = {m->out};
-        r = store_get(store_of(m, f), key, f->offset, last->offset + last->stored_bytes - f->offset,
-                      receive, &rx, PATIENCE_MS);
+        r = store_get(store, key, f->offset, last->offset + last->stored_bytes - f->offset, receive,
+                      &rx, PATIENCE_MS);
         if (r == 0)
             r = take_frames(m, first, n, f->offset);
     }
@@ -188,8 +194,7 @@ static int download(struct mover *m, size_t first, size_t n, uint64_t *ret_bad)
         r = msg_error(-EBADMSG,
                       "%s: log/%016" PRIx64 ": %s; its blocks stay where they are; see "
                       "`s3vol check`",
-                      store_url(store_of(m, f)), f->seq,
-                      r == -ENOENT ? "is missing" : "is damaged");
+                      url_of(m, f), f->seq, r == -ENOENT ? "is missing" : "is damaged");
     }
     return r;
 }

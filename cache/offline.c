@@ -54,7 +54,8 @@ int volume_info(struct store *store, struct volume_info *ret)
         info.size_bytes = c.pos.size_blocks * BLOCK_BYTES;
         info.allocated_bytes = meta.mapped_blocks * BLOCK_BYTES;
         info.epoch = c.pos.epoch;
-        (void)snprintf(info.clone_of, sizeof info.clone_of, "%s", sb.nbases ? sb.bases[0].url : "");
+        (void)snprintf(info.clone_of, sizeof info.clone_of, "%s",
+                       superblock_needed_bases(&sb) ? sb.bases[0].url : "");
         info.log_seq = c.pos.seq;
         *ret = info;
     }
@@ -86,7 +87,7 @@ static int delete_now(struct deleting *d)
 /* Only what is ours: the prefix may hold other things. */
 static int delete_key(void *ctx, const char *key, uint64_t size_bytes)
 {
-    static const char *const ours[] = {"log/", "map/", "part/", "snapshot/", "probe-"};
+    static const char *const ours[] = {"log/", "map/", "part/", "snapshot/", "probe-", "flat-"};
     struct deleting *d = ctx;
     bool is_ours = false;
 
@@ -131,7 +132,7 @@ int volume_delete(struct store *store)
         r = delete_objects(store);
     if (r == -ENOENT) /* without a superblock either: superblock_load() says that there is none */
         r = there ? 0 : superblock_load(store, &sb, PATIENCE_MS);
-    if (r == 0 && known) /* the last thing: with a superblock its bases must be pinned */
+    if (r == 0 && known && !sb.flattened) /* last: with a superblock its bases must be pinned */
         r = clone_unpin(store, &sb);
     return r;
 }

@@ -299,11 +299,13 @@ int snapshot_rollback(struct store *store, const char *name, char before[PIN_NAM
     struct log_position pos;
     struct catchup c;
     struct pin pin;
-    int r = superblock_load(store, &sb, PATIENCE_MS);
+    int r = clone_refuse_name(store, name);
 
     if (r == 0 && pin_is_pending(name))
         r = msg_error(-EINVAL, "%s@%s: is of a snapshot that was not finished", store_url(store),
                       name);
+    if (r == 0)
+        r = superblock_load(store, &sb, PATIENCE_MS);
     if (r == 0)
         r = load(store, &sb, name, &pin);
     if (r == 0)
@@ -376,29 +378,28 @@ static int refuse_pending(struct store *store, const struct superblock *sb, cons
     return r;
 }
 
-static int refuse_own_clone(struct store *store, const struct superblock *sb, const struct pin *pin)
+static int refuse_own_clone(struct store *store, const struct pin *pin)
 {
-    struct store *clone;
-    struct superblock there;
-    int r;
+    int r = *pin->clone_url ? clone_needs_pin(store, pin) : 0;
 
-    (void)sb;
-    if (!pin->clone_url[0])
-        return 0;
-    r = store_open_beside(store, pin->clone_url, &clone);
-    if (r < 0)
-        return r;
-    char head[1];
-    size_t len;
-    r = store_get_head(clone, "volume", head, sizeof head, &len, NULL, PATIENCE_MS);
+    return r > 0 ? msg_error(-EBUSY, "%s@%s: is held by the clone %s; flatten or delete that first",
+                             store_url(store), pin->name, pin->clone_url)
+                 : r;
+}
+
+/* A clone's pin is deleted since there is no clone. If it came to be at this moment, it finds that
+ * the pin is not there any more (volume_clone()), unless it looked just before: then it gets its
+ * pin back. */
+static int delete_clones(struct store *store, const struct superblock *sb, const struct pin *pin)
+{
+    int r = pin_delete(store, pin->name, PATIENCE_MS);
+
     if (r == 0)
-        r = superblock_load(clone, &there, PATIENCE_MS);
-    store_free(clone);
-    if (r == -ENOENT || (r == 0 && memcmp(there.uuid, pin->clone_uuid, UUID_BYTES) != 0))
-        return 0;
-    return r < 0 ? r
-                 : msg_error(-EBUSY, "%s@%s: is held by the clone %s; flatten or delete that first",
-                             store_url(store), pin->name, pin->clone_url);
+        r = refuse_own_clone(store, pin);
+    if (r == -EBUSY && pin_store(store, sb, pin, PATIENCE_MS) < 0)
+        msg_error(r, "%s: snapshot/%s is lost, and with it what %s needs of it: see `s3vol check`",
+                  store_url(store), pin->name, pin->clone_url);
+    return r;
 }
 
 int snapshot_delete(struct store *store, const char *name)
@@ -410,7 +411,9 @@ int snapshot_delete(struct store *store, const char *name)
     if (r == 0)
         r = load(store, &sb, name, &pin);
     if (r == 0)
-        r = refuse_own_clone(store, &sb, &pin);
+        r = refuse_own_clone(store, &pin);
+    if (r == 0 && *pin.clone_url)
+        return delete_clones(store, &sb, &pin);
     if (r == 0)
         r = snapshot_refuse_clones(store, &sb, name);
     if (r == 0)

@@ -12,7 +12,7 @@ typedef int snapshot_fn(void *ctx, const struct pin *pin, uint64_t alone_bytes);
 int snapshot_list(struct store *store, snapshot_fn *fn, void *ctx);
 
 /* Refused, with their names, while there are clones of it. A clone's pin can be deleted when the
- * clone is not there any more. */
+ * clone is not there, or was flattened. */
 int snapshot_delete(struct store *store, const char *name);
 
 /* Takes the volume back to a snapshot; the present is kept as another one, *ret_before. Whoever
@@ -26,7 +26,14 @@ int volume_clone(struct store *store, const char *name, struct store *to);
  * that were made from that snapshot. */
 int snapshot_refuse_clones(struct store *store, const struct superblock *sb, const char *of);
 
-/* What a clone that is gone had in its bases. */
+/* 1: the clone that holds this pin is there, and needs it. 0: it is not there (never came to be, or
+ * was deleted), or was flattened. */
+int clone_needs_pin(struct store *store, const struct pin *pin);
+/* -EINVAL, with a message: the name is one of a clone's pin, which is for that one alone: with its
+ * pins in further bases. */
+int clone_refuse_name(struct store *store, const char *name);
+
+/* What a clone that is gone, or was flattened, had in its bases. */
 int clone_unpin(struct store *store, const struct superblock *sb);
 
 #endif

@@ -380,9 +380,11 @@ void volume_get_status(struct volume *v, struct volume_status *st)
     get_space(v, st);
     st->epoch = log_epoch(v->log);
     scope_lock(&v->chunks.lock);
-    st->state = v->state == VOLUME_OK && !stats.reachable ? VOLUME_STORE_UNREACHABLE : v->state;
+    bool reachable = stats.reachable && bases_reachable(&v->bases);
+    st->state = v->state == VOLUME_OK && !reachable ? VOLUME_STORE_UNREACHABLE : v->state;
     st->sync = v->cfg.sync;
     st->moved_bytes = v->moved_bytes;
+    st->flatten_bytes = v->flatten_blocks * BLOCK_BYTES;
     st->size_bytes = v->size_blocks * BLOCK_BYTES;
     st->allocated_bytes = v->chunks.allocated_blocks * BLOCK_BYTES;
     st->cached_bytes = v->chunks.used_blocks * BLOCK_BYTES;

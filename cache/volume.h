@@ -99,6 +99,12 @@ struct volume_defrag {
 int volume_defrag(struct volume *volume, uint64_t offset, uint64_t len,
                   struct volume_defrag *ret_defrag);
 
+/* Copies what a clone has in its bases into its own log, and ends its dependence on them, online;
+ * of what is no clone there is nothing to do. With progress in volume_get_status(). -EBUSY, with a
+ * message: a snapshot of it needs them. -EIO: some blocks cannot be read there. Whatever ends it,
+ * the volume is as it was, and what was copied is. */
+int volume_flatten(struct volume *volume);
+
 /* Grows the volume; shrinking is refused with -EINVAL. Durable with the next flush. -EBUSY: it is
  * being shrunk. */
 int volume_resize(struct volume *volume, uint64_t size_bytes);
@@ -132,11 +138,12 @@ struct volume_status {
     uint64_t dirty_limit_bytes;
     uint64_t uploading_bytes;
     unsigned uploads_in_flight;
-    uint64_t hits, misses; /* blocks read from the cache, and fetched for a reader */
-    uint64_t cache_errors; /* blocks that came back damaged from the cache disk */
-    uint64_t stored_bytes; /* of the log; 0 if that is not known yet */
-    uint64_t live_bytes;   /* … that something needs, about */
-    uint64_t moved_bytes;  /* stored by reclaiming since the mount */
+    uint64_t hits, misses;  /* blocks read from the cache, and fetched for a reader */
+    uint64_t cache_errors;  /* blocks that came back damaged from the cache disk */
+    uint64_t stored_bytes;  /* of the log; 0 if that is not known yet */
+    uint64_t live_bytes;    /* … that something needs, about */
+    uint64_t moved_bytes;   /* stored by reclaiming since the mount */
+    uint64_t flatten_bytes; /* that volume_flatten() has to copy yet; 0: it is not under way */
     uint64_t commits;
     int64_t last_commit_age_s; /* -1: none since the mount */
     uint64_t log_seq;          /* the last segment that is durable in order */

@@ -128,7 +128,10 @@ struct volume {
     int sweep_result;
     uint64_t collects_asked, collects_made;
     int collect_result;
-    uint64_t moved_bytes; /* stored by reclaiming since the mount */
+    uint64_t roots_asked, roots_made;
+    int root_result;
+    uint64_t moved_bytes;    /* stored by reclaiming since the mount */
+    uint64_t flatten_blocks; /* that are to be copied from bases yet */
 
     struct checkpointer *checkpointer;
     uint64_t checkpoint_seq; /* of the newest one */
@@ -274,6 +277,8 @@ int checkpointer_apply(struct volume *v, const struct commit *commit,
                        const struct log_position *pos);
 /* A checkpoint as of now, and a sweep that gives readers no time; returns when both are done. */
 int checkpointer_sweep(struct volume *v);
+/* A checkpoint as of now, or later, is stored: its number. */
+int checkpointer_root(struct volume *v, uint64_t *ret_seq);
 /* Before a clean end: writes one if the next attachment would have much to read. */
 int checkpointer_close(struct volume *v);
 

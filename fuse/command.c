@@ -70,6 +70,12 @@ static const struct command table[] = {
      "Makes a volume that begins as URL is now, or as its snapshot is, in an instant:\n"
      "they share what is stored, and each goes its own way from there.",
      2, 2, false, command_clone},
+    {"flatten", COMMAND_FLATTEN, "[OPTIONS] DIR|URL", "make a clone depend on nothing else",
+     "Copies what a clone still shares with what it was made from, so that this can be\n"
+     "deleted. A clone that is mounted at DIR stays in use; by URL it must not be\n"
+     "mounted: this takes it from any other machine. Refused while a snapshot of the\n"
+     "clone needs what it shares. Interrupted, it goes on where it was.",
+     1, 1, false, command_flatten},
     {"help", COMMAND_HELP, "[COMMAND]", "this list, or what a command does",
      "Tells what the commands are, or what one of them does.",
      0, 1, false, command_help},

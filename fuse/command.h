@@ -44,6 +44,8 @@ int command_cache_dir(const struct options *options, char ret_dir[PATH_MAX]);
 
 /* command_mount.c */
 int command_mount(struct options *options);
+/* command_flatten.c */
+int command_flatten(struct options *options);
 /* command_resize.c */
 int command_resize(struct options *options);
 /* command_mounted.c: on a volume that is mounted */

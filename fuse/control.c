@@ -77,19 +77,12 @@ int control_keep_local(int fd, bool keep)
     return 0;
 }
 
-/* One line on the terminal that is written over again and again. */
-struct progress {
-    bool shown;
-    int64_t at_ms;
-    uint64_t left_bytes;
-    double bytes_per_s; /* smoothed */
-    unsigned stuck;     /* answers in a row that said: nothing moves, the store is away */
-};
-
-static void show(struct progress *p, const struct control_task *task)
+void control_show(struct control_progress *p, const struct control_task *task)
 {
-    bool collect = task->kind == CONTROL_COLLECT;
-    uint64_t left_bytes = collect ? task->garbage_bytes : task->dirty_bytes;
+    bool collect = task->kind == CONTROL_COLLECT, flatten = task->kind == CONTROL_FLATTEN;
+    uint64_t left_bytes = collect                  ? task->garbage_bytes
+                          : flatten && !task->done ? task->range_bytes
+                                                   : task->dirty_bytes;
     char left[UNITS_TEXT_MAX], rate[UNITS_TEXT_MAX], at_rate[64] = "";
     int64_t now = clock_system.now_ms();
 
@@ -106,20 +99,29 @@ static void show(struct progress *p, const struct control_task *task)
         INVARIANT(format(at_rate, sizeof at_rate, ", %s per second",
                          units_format_size((uint64_t)p->bytes_per_s, rate)) == 0);
     fprintf(stderr, "\r%s %s%s\033[K", units_format_size(left_bytes, left),
-            collect ? "of garbage" : "left to upload", at_rate);
+            collect   ? "of garbage"
+            : flatten ? "left to copy"
+                      : "left to upload",
+            at_rate);
     fflush(stderr);
 }
 
+void control_shown(const struct control_progress *p)
+{
+    if (p->shown)
+        fputs("\r\033[K", stderr);
+}
+
 /* Tells once that it is the store that keeps us waiting, not at the first error. */
-static void warn_if_stuck(struct progress *p, const char *path, const struct control_task *task)
+static void warn_if_stuck(struct control_progress *p, const char *path,
+                          const struct control_task *task)
 {
     char left[UNITS_TEXT_MAX];
 
     p->stuck = task->unreachable && !task->done ? p->stuck + 1 : 0;
     if (p->stuck != STUCK_ANSWERS)
         return;
-    if (p->shown)
-        fputs("\r\033[K", stderr);
+    control_shown(p);
     msg_warn("%s: the store does not answer: waiting until %s are uploaded; s3vol status %s tells "
              "more, umount --keep-local would leave them in this machine's cache",
              path, units_format_size(task->dirty_bytes, left), path);
@@ -127,7 +129,7 @@ static void warn_if_stuck(struct progress *p, const char *path, const struct con
 
 int control_run_task(int fd, const char *path, struct control_task *task)
 {
-    struct progress progress = {0};
+    struct control_progress progress = {0};
     int r = 0;
 
     task->wait_ms = 100;
@@ -139,11 +141,10 @@ int control_run_task(int fd, const char *path, struct control_task *task)
             break;
         }
         warn_if_stuck(&progress, path, task);
-        show(&progress, task);
+        control_show(&progress, task);
         task->wait_ms = 500;
     } while (!task->done);
-    if (progress.shown)
-        fputs("\r\033[K", stderr);
+    control_shown(&progress);
     return r < 0 ? r : task->result;
 }
 

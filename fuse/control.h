@@ -24,9 +24,10 @@ enum control_kind {
     CONTROL_DEFRAG = 4,  /* volume_defrag() */
     /* to `len` bytes; when it is done it is in the bucket */
     CONTROL_GROW = 5,
-    CONTROL_SHRINK = 6, /* refused with -ENOTEMPTY if that would cut off data */
-    CONTROL_CUT = 7,    /* and data with it */
-    CONTROL_LAST = CONTROL_CUT,
+    CONTROL_SHRINK = 6,  /* refused with -ENOTEMPTY if that would cut off data */
+    CONTROL_CUT = 7,     /* and data with it */
+    CONTROL_FLATTEN = 8, /* volume_flatten() */
+    CONTROL_LAST = CONTROL_FLATTEN,
 };
 
 /* Work that takes long. The first call, with ticket 0, starts it; each call waits for its end for
@@ -44,7 +45,8 @@ struct control_task {
     uint32_t unreachable;   /* out: the store does not answer, or refuses us */
     uint64_t garbage_bytes; /* out: stored and not needed; 0 if that is not known */
     uint64_t offset, len;   /* in: the range to defragment, len 0: to the end; the new size */
-    uint64_t range_bytes, gets_before, gets_after; /* out, when done: struct volume_defrag */
+    /* out, when done: struct volume_defrag. Of flatten, until it is done: what is left to copy */
+    uint64_t range_bytes, gets_before, gets_after;
 };
 static_assert(sizeof(struct control_task) == 104, "layout");
 
@@ -70,6 +72,18 @@ int control_status(int fd, unsigned long request, struct control_text *ret_text)
 int control_run(int fd, const char *path, enum control_kind kind, struct control_task *ret_task);
 /* The same; `task` has kind and range set, and gets the last answer. */
 int control_run_task(int fd, const char *path, struct control_task *task);
+
+/* The line on the terminal that tells how far it is, written over again and again; *progress begins
+ * as zeros, and control_shown() takes it away. */
+struct control_progress {
+    bool shown;
+    int64_t at_ms;
+    uint64_t left_bytes;
+    double bytes_per_s; /* smoothed */
+    unsigned stuck;     /* answers in a row that said: nothing moves, the store is away */
+};
+void control_show(struct control_progress *progress, const struct control_task *task);
+void control_shown(const struct control_progress *progress);
 
 int control_keep_local(int fd, bool keep);
 

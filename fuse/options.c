@@ -15,7 +15,7 @@
 /* What opens a store. */
 #define URL_COMMANDS                                                                               \
     (COMMAND_CREATE | COMMAND_MOUNT | COMMAND_STATUS | COMMAND_LIST | COMMAND_DELETE |             \
-     COMMAND_CHECK | COMMAND_RESIZE | COMMAND_SNAPSHOT | COMMAND_CLONE)
+     COMMAND_CHECK | COMMAND_RESIZE | COMMAND_SNAPSHOT | COMMAND_CLONE | COMMAND_FLATTEN)
 
 /* clang-format off */
 static const struct option table[] = {
@@ -24,7 +24,7 @@ static const struct option table[] = {
     {"compress", 0, SWITCH, COMMAND_CREATE, AT(create.compress), NULL, 0, 0, 0,
      "compress what is stored (zstd) where it pays; on by default"},
 
-    {"cache-dir", 0, TEXT, COMMAND_MOUNT | COMMAND_RESIZE, AT(volume.cache_dir), "DIR", 0, 0, 0,
+    {"cache-dir", 0, TEXT, COMMAND_MOUNT | COMMAND_RESIZE | COMMAND_FLATTEN, AT(volume.cache_dir), "DIR", 0, 0, 0,
      "where the caches of all volumes are; $S3VOL_CACHE_DIR, else /var/cache/s3vol for root and "
      "~/.cache/s3vol for others"},
     {"cache-size", 0, SIZE, COMMAND_MOUNT, AT(volume.cache_bytes), "SIZE", 16 * M, 1024 * T, 0,

@@ -26,6 +26,7 @@ enum command_bit {
     COMMAND_RESIZE = 1 << 11,
     COMMAND_SNAPSHOT = 1 << 12,
     COMMAND_CLONE = 1 << 13,
+    COMMAND_FLATTEN = 1 << 14,
 };
 
 enum { OPTIONS_ARGS_MAX = 2 };

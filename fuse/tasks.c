@@ -75,6 +75,8 @@ static int run_kind(struct slot *slot)
     case CONTROL_SHRINK:
     case CONTROL_CUT:
         return volume_shrink(v, slot->len, slot->kind == CONTROL_CUT);
+    case CONTROL_FLATTEN:
+        return volume_flatten(v);
     }
     return -EINVAL;
 }
@@ -167,6 +169,8 @@ int tasks_step(struct tasks *t, struct control_task *task)
     task->pid = (uint64_t)getpid();
     task->dirty_bytes = status.dirty_bytes;
     task->uploading_bytes = status.uploading_bytes;
+    if (task->kind == CONTROL_FLATTEN)
+        task->range_bytes = status.flatten_bytes;
     task->garbage_bytes =
         status.stored_bytes > status.live_bytes ? status.stored_bytes - status.live_bytes : 0;
     task->lost = status.state == VOLUME_FENCED || status.state == VOLUME_DAMAGED ||

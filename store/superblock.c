@@ -247,6 +247,43 @@ int superblock_create(struct store *store, struct superblock *sb, const struct c
     return r == 0 ? superblock_store(store, sb, true, patience_ms) : r;
 }
 
+/* ------------------------------------------------------------------ flattened */
+
+/* It bears the uuid: were another volume here by now, it would say nothing of that. */
+static void flat_key(const struct superblock *sb, char key[STORE_KEY_MAX])
+{
+    char uuid[UUID_TEXT_BYTES];
+
+    uuid_format(sb->uuid, uuid);
+    (void)snprintf(key, STORE_KEY_MAX, "flat-%s", uuid);
+}
+
+int superblock_flatten(struct store *store, const struct superblock *sb, int64_t patience_ms)
+{
+    char key[STORE_KEY_MAX], uuid[UUID_TEXT_BYTES], text[NOTE_BYTES_MAX];
+    size_t len;
+
+    flat_key(sb, key);
+    uuid_format(sb->uuid, uuid);
+    int r = format(text, sizeof text, "{\"s3vol\":%d,\"uuid\":\"%s\",\"flattened\":true",
+                   FORMAT_VERSION, uuid);
+    if (r == 0)
+        r = note_seal(text, sizeof text, &len);
+    return r == 0 ? store_put(store, key, text, len, 0, patience_ms) : r;
+}
+
+/* That it is there says everything. */
+static int look_for_flat(struct store *store, struct superblock *sb, int64_t patience_ms)
+{
+    char key[STORE_KEY_MAX], head[1];
+    size_t len;
+
+    flat_key(sb, key);
+    int r = store_get_head(store, key, head, sizeof head, &len, NULL, patience_ms);
+    sb->flattened = r == 0;
+    return r == -ENOENT ? 0 : r;
+}
+
 int superblock_load(struct store *store, struct superblock *ret_sb, int64_t patience_ms)
 {
     char text[NOTE_BYTES_MAX];
@@ -262,5 +299,5 @@ int superblock_load(struct store *store, struct superblock *ret_sb, int64_t pati
     r = superblock_decode(text, len, ret_sb, &why);
     if (r < 0)
         return msg_error(r, "%s: superblock (object \"volume\"): %s", store_url(store), why);
-    return 0;
+    return ret_sb->nbases ? look_for_flat(store, ret_sb, patience_ms) : 0;
 }

@@ -1,4 +1,7 @@
-/* The superblock: object "volume", JSON, written once at create and never again. */
+/*
+ * The superblock: object "volume", JSON, written once at create and never again. What a clone
+ * became since, is said by an object beside it: "flat-<uuid>".
+ */
 #ifndef S3VOL_SUPERBLOCK_H
 #define S3VOL_SUPERBLOCK_H
 
@@ -25,6 +28,9 @@ struct superblock {
     /* of a clone: the volume that it was made from, then that one's bases in their order */
     unsigned nbases;
     struct base bases[BASES_MAX];
+    /* Its map needs nothing of them any more, nor does a snapshot of it. Segments, and what its own
+     * clones have pinned, may still name them. Not in the object, found by superblock_load(). */
+    bool flattened;
 };
 
 enum { UUID_TEXT_BYTES = 37 };
@@ -50,7 +56,15 @@ int superblock_expect_none(struct store *store, int64_t patience_ms);
 int superblock_name(struct superblock *sb, const struct clock *clock);
 int superblock_store(struct store *store, struct superblock *sb, bool probe, int64_t patience_ms);
 
-/* Fails with one line printed; -ENOENT: there is no volume. */
+/* Stores the object that says so. Again and again is once. */
+int superblock_flatten(struct store *store, const struct superblock *sb, int64_t patience_ms);
+/* The bases that are needed: none of a flattened one. */
+static inline unsigned superblock_needed_bases(const struct superblock *sb)
+{
+    return sb->flattened ? 0 : sb->nbases;
+}
+
+/* Fails with one line printed; -ENOENT: there is no volume. One request, of a clone two. */
 int superblock_load(struct store *store, struct superblock *ret_sb, int64_t patience_ms);
 
 #endif

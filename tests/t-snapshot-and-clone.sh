@@ -28,7 +28,9 @@ s3vol clone "$first" "$first-b"
 fill 0 three
 umount_volume
 use "$first-a"
+before=$(status requests.get) down=$(status bytes_down)
 holds 0 one && holds 1000 kept
+[ "$(status requests.get)" -gt "$before" ] && [ "$(status bytes_down)" -gt "$down" ] || fail "requests to the base are not counted"
 fill 16 ours
 umount_volume
 s3vol clone "$first-a" "$first-c"
@@ -58,12 +60,31 @@ assert "monday" in names and "tuesday" in names and sum(n.startswith("clone-") f
 same "$(s3vol status --json "$first" | jq -c '[.snapshots, .clone_of]')" '[4,null]' "snapshots of the first"
 same "$(s3vol status --json "$first-a" | jq -r .clone_of)" "$first" "what it is a clone of"
 
+# a clone's pin is the clone's alone
+pin=$(s3vol snapshot list "$first" | sed -n "s|^\(clone-[^ ]*\).*$first-b$|\1|p")
+refused "$first-b" s3vol snapshot delete "$first@$pin"
+refused 'only its clone' s3vol snapshot rollback "$first@$pin"
+refused 'only its clone' s3vol clone "$first@$pin" "$first-d"
+
 # in the wrong order
 refused "$first-a" s3vol delete --force "$first"
 refused "$first-a" s3vol snapshot delete "$first@monday"
 refused "$first-c" s3vol delete --force "$first-a"
 s3vol delete --force "$first-c"
 s3vol delete --force "$first-a"
+# killed before the pins of what it had were deleted: they can be, one by one
+if [ "$STORE" = dir ]; then
+    cp "$first/snapshot/$pin" "$T/pin"
+    s3vol delete --force "$first-b"
+    ! s3vol snapshot list "$first" | grep -q "$pin" || fail "the clone's pin is left"
+    cp "$T/pin" "$first/snapshot/$pin"
+    s3vol snapshot delete "$first@$pin"
+    [ ! -e "$first/snapshot/$pin" ] || fail "the pin is left"
+    # another volume is there by now: not the clone
+    cp "$T/pin" "$first/snapshot/$pin"
+    s3vol create --size 1M "$first-b"
+    s3vol snapshot delete "$first@$pin"
+fi
 s3vol delete --force "$first-b"
 s3vol snapshot delete "$first@monday"
 s3vol snapshot delete "$first@tuesday"
