@@ -70,11 +70,12 @@ void check_drop_held(struct check *c, uint64_t after)
         free(c->held[--c->nheld].text);
 }
 
-void check_wrong_blocks(struct check *c, uint64_t seq, const char *why, uint64_t block,
-                        uint64_t end, const char *note)
+void check_wrong_blocks(struct check *c, unsigned base, uint64_t seq, const char *why,
+                        uint64_t block, uint64_t end, const char *note)
 {
-    check_wrong(c, "log/%016" PRIx64 ": %s: blocks %" PRIu64 " to %" PRIu64 "%s", seq, why, block,
-                end - 1, note);
+    check_wrong(c, "%s%slog/%016" PRIx64 ": %s: blocks %" PRIu64 " to %" PRIu64 "%s",
+                base ? c->sb.bases[base - 1].url : "", base ? ": " : "", seq, why, block, end - 1,
+                note);
 }
 
 /* ------------------------------------------------------------------ what there is */
@@ -114,13 +115,14 @@ bool check_is_there(const struct check *c, uint64_t seq)
 }
 
 /* The first bad object whose number is not less. */
-static size_t bad_at(const struct check *c, uint64_t seq)
+static size_t bad_at(const struct check *c, unsigned base, uint64_t seq)
 {
     size_t low = 0, high = c->nbad;
 
     while (low < high) {
         size_t mid = low + (high - low) / 2;
-        if (c->bad[mid].seq < seq)
+        const struct bad_object *bad = &c->bad[mid];
+        if (bad->base < base || (bad->base == base && bad->seq < seq))
             low = mid + 1;
         else
             high = mid;
@@ -128,17 +130,28 @@ static size_t bad_at(const struct check *c, uint64_t seq)
     return low;
 }
 
-struct bad_object *check_find_bad(const struct check *c, uint64_t seq)
+struct bad_object *check_find_bad(const struct check *c, unsigned base, uint64_t seq)
 {
-    size_t at = bad_at(c, seq);
+    size_t at = bad_at(c, base, seq);
 
-    return at < c->nbad && c->bad[at].seq == seq ? &c->bad[at] : NULL;
+    return at < c->nbad && c->bad[at].base == base && c->bad[at].seq == seq ? &c->bad[at] : NULL;
 }
 
-struct bad_object *check_note_bad(struct check *c, uint64_t seq, const char *why)
+int check_note_frame(struct check *c, unsigned base, const struct entry *e, bool told)
 {
-    struct bad_object *bad = check_find_bad(c, seq);
-    size_t at = bad_at(c, seq);
+    struct bad_frame *more = realloc(c->frames_bad, (c->nframes + 1) * sizeof *more);
+
+    if (!more)
+        return -ENOMEM;
+    c->frames_bad = more;
+    c->frames_bad[c->nframes++] = (struct bad_frame){base, e->seq, e->offset, *e, told};
+    return 0;
+}
+
+struct bad_object *check_note_bad(struct check *c, unsigned base, uint64_t seq, const char *why)
+{
+    struct bad_object *bad = check_find_bad(c, base, seq);
+    size_t at = bad_at(c, base, seq);
 
     if (bad)
         return bad;
@@ -153,7 +166,7 @@ struct bad_object *check_note_bad(struct check *c, uint64_t seq, const char *why
     bad = &c->bad[at];
     memmove(bad + 1, bad, (c->nbad - at) * sizeof *bad);
     c->nbad++;
-    *bad = (struct bad_object){.seq = seq, .why = why};
+    *bad = (struct bad_object){.base = base, .seq = seq, .why = why};
     return bad;
 }
 
@@ -194,11 +207,21 @@ static int check_all(struct check *c)
     if (r == 0)
         r = store_list(c->store, "log/", "", add_seq, c, CHECK_PATIENCE_MS);
     if (r == 0)
+        r = check_load_pins(c);
+    if (r == 0)
         r = check_checkpoints(c);
+    if (r == 0)
+        r = check_find_needs(c);
     if (r == 0)
         r = check_log(c);
     if (r == 0)
+        r = check_bases(c);
+    if (r == 0)
         r = check_map(c);
+    if (r == 0)
+        r = check_tell_pins(c);
+    if (r == 0)
+        check_tell_rest(c);
     return r == 0 && c->no_memory ? -ENOMEM : r;
 }
 
@@ -273,6 +296,7 @@ int volume_check(struct store *store, FILE *report, uint64_t *ret_errors)
     scratch_free(c.scratch);
     free(c.seqs);
     free(c.bad);
+    check_free_pins(&c);
     check_drop_held(&c, 0);
     free(c.held);
     return r;

@@ -70,15 +70,15 @@ static void salvage(struct result *res, struct framer *framer, uint64_t seq, con
     }
 }
 
-static int look_into(struct check *c, struct result *res, uint64_t seq, const uint8_t *data,
-                     size_t len)
+static int look_into(const struct superblock *sb, struct result *res, uint64_t seq,
+                     const uint8_t *data, size_t len)
 {
     scope_free uint8_t *raw = malloc(CHUNK_BYTES);
     struct framer *framer;
 
     if (!raw || framer_new(&framer) < 0)
         return -ENOMEM;
-    int r = log_decode(&c->sb, seq, data, len, &res->header, &res->entries, &res->why);
+    int r = log_decode(sb, seq, data, len, &res->header, &res->entries, &res->why);
     if (r == 0) {
         res->nentries = res->header.nentries;
         res->damaged = calloc(res->nentries + 1, sizeof *res->damaged);
@@ -97,9 +97,8 @@ static int look_into(struct check *c, struct result *res, uint64_t seq, const ui
     return !res->entries && res->header.kind != HEADER_CLAIM ? -ENOMEM : r;
 }
 
-static void *read_object(void *ctx, size_t i)
+static void *read_whole(struct store *store, const struct superblock *sb, uint64_t seq)
 {
-    struct check *c = ((struct walk *)ctx)->c;
     struct result *res = calloc(1, sizeof *res);
     scope_free uint8_t *data = malloc(OBJECT_BYTES_MAX);
     char key[STORE_KEY_MAX];
@@ -110,15 +109,21 @@ static void *read_object(void *ctx, size_t i)
         free(res);
         return NULL;
     }
-    log_key(c->seqs[i], key);
+    log_key(seq, key);
     res->why = "cannot be read";
-    res->error =
-        store_get_head(c->store, key, data, OBJECT_BYTES_MAX, &len, &size, CHECK_PATIENCE_MS);
+    res->error = store_get_head(store, key, data, OBJECT_BYTES_MAX, &len, &size, CHECK_PATIENCE_MS);
     if (res->error == 0)
-        res->error = look_into(c, res, c->seqs[i], data, len);
+        res->error = look_into(sb, res, seq, data, len);
     res->wrong_size = res->error == 0 && (len < res->header.object_bytes ||
                                           (size > 0 && size != res->header.object_bytes));
     return res;
+}
+
+static void *read_object(void *ctx, size_t i)
+{
+    struct check *c = ((struct walk *)ctx)->c;
+
+    return read_whole(c->store, &c->sb, c->seqs[i]);
 }
 
 static void drop_object(void *item)
@@ -147,26 +152,32 @@ static uint64_t blocks_in_use(struct check *c, const struct entry *e)
     return mask & used;
 }
 
-static void tell_of_frame(struct check *c, const struct entry *e)
+static int tell_of_frame(struct check *c, const struct entry *e)
 {
     uint64_t used = blocks_in_use(c, e), first_block = ROUND_DOWN(e->block, (uint64_t)CHUNK_BLOCKS);
     char why[64];
 
     (void)snprintf(why, sizeof why, "damaged at byte %" PRIu32, e->offset);
-    if (!used)
-        check_wrong_blocks(c, e->seq, why, e->block, e->block + e->nblocks,
+    if (c->npins > 0) { /* a snapshot may need it */
+        int r = check_note_frame(c, 0, e, used != 0);
+        if (r < 0)
+            return r;
+    } else if (!used) {
+        check_wrong_blocks(c, 0, e->seq, why, e->block, e->block + e->nblocks,
                            " (nothing needs them: no loss)");
+    }
     while (used) {
         unsigned n, first = mask_run(used, &n);
-        check_wrong_blocks(c, e->seq, why, first_block + first, first_block + first + n, "");
+        check_wrong_blocks(c, 0, e->seq, why, first_block + first, first_block + first + n, "");
         used &= ~mask_range(first, n);
     }
+    return 0;
 }
 
 /* What the map is made of has places for it; of the rest only the object itself can tell. */
 static int tell_of_head(struct check *c, uint64_t seq, const struct result *res)
 {
-    struct bad_object *bad = check_note_bad(c, seq, res->why);
+    struct bad_object *bad = check_note_bad(c, 0, seq, res->why);
 
     if (!bad)
         return -ENOMEM;
@@ -175,22 +186,25 @@ static int tell_of_head(struct check *c, uint64_t seq, const struct result *res)
         uint64_t block = e->block, end = block + e->nblocks;
         for (; i + 1 < res->nentries && res->entries[i + 1].block == end; i++)
             end += res->entries[i + 1].nblocks;
-        check_wrong_blocks(c, seq, res->why, block, end, "");
+        check_wrong_blocks(c, 0, seq, res->why, block, end, "");
         bad->told = true;
     }
     c->strangers += res->stranger;
     return 0;
 }
 
-static void tell_of_body(struct check *c, const struct result *res)
+static int tell_of_body(struct check *c, const struct result *res)
 {
+    int r = 0;
+
     if (res->wrong_size)
         check_wrong(c, "log/%016" PRIx64 ": %s", res->header.seq, WRONG_SIZE);
-    for (uint32_t i = 0; i < res->nentries && res->damaged; i++) {
+    for (uint32_t i = 0; i < res->nentries && res->damaged && r == 0; i++) {
         c->frames += res->entries[i].kind != ENTRY_ZERO;
         if (res->damaged[i])
-            tell_of_frame(c, &res->entries[i]);
+            r = tell_of_frame(c, &res->entries[i]);
     }
+    return r;
 }
 
 /* ------------------------------------------------------------------ the chain */
@@ -227,7 +241,7 @@ static void check_attachment(struct walk *w, const struct header *h)
  * was there. */
 static void check_gap(struct walk *w, const struct header *h)
 {
-    if (h->kind == HEADER_SEGMENT && check_find_bad(w->c, h->claim))
+    if (h->kind == HEADER_SEGMENT && check_find_bad(w->c, 0, h->claim))
         w->gap = 0; /* a claim led here that cannot be read */
     if (!w->gap)
         return;
@@ -253,6 +267,9 @@ static void give_up(struct walk *w, size_t i, const struct header *claim)
     for (size_t n = 0; n < c->nbad; n++)
         if (c->bad[n].seq > claim->first && c->bad[n].seq < claim->seq)
             c->bad[n].told = true;
+    for (size_t n = 0; n < c->nframes; n++)
+        if (c->frames_bad[n].seq > claim->first && c->frames_bad[n].seq < claim->seq)
+            c->frames_bad[n].told = true;
     for (uint64_t from = MAX(claim->first, w->given_up_to); i > 0 && c->seqs[i - 1] > from; i--)
         c->left_over++;
     w->given_up_to = claim->seq;
@@ -268,7 +285,7 @@ static bool is_jumped_over(const struct walk *w, uint64_t seq)
 
     if (jumped && index_knows_segment(c->scratch->index, seq, &needed) < 0)
         return false;
-    return jumped && !needed;
+    return jumped && !needed && !check_is_needed(c, seq);
 }
 
 static int use_object(void *ctx, size_t i, void *item)
@@ -301,8 +318,7 @@ static int use_object(void *ctx, size_t i, void *item)
         give_up(w, i, &res->header);
         w->expect = res->header.next;
     }
-    tell_of_body(c, res);
-    return 0;
+    return tell_of_body(c, res);
 }
 
 int check_log(struct check *c)
@@ -316,4 +332,52 @@ int check_log(struct check *c)
     if (r == 0 && c->claim)
         check_claim(&w, c->claim);
     return r;
+}
+
+/* ------------------------------------------------------------------ a base's log */
+
+struct base_walk {
+    struct check *c;
+    unsigned base;
+    struct store *store;
+    struct superblock sb; /* of the base, as far as that matters */
+};
+
+static void *read_base_object(void *ctx, size_t i)
+{
+    struct base_walk *w = ctx;
+
+    return read_whole(w->store, &w->sb, w->c->needed[w->base].items[i].seq);
+}
+
+/* Which of its frames and blocks are needed, the maps tell. */
+static int use_base_object(void *ctx, size_t i, void *item)
+{
+    struct base_walk *w = ctx;
+    struct result *res = item;
+    uint64_t seq = w->c->needed[w->base].items[i].seq;
+    int r = 0;
+
+    w->c->objects++;
+    if (res->error && !check_is_damage(res->error) && res->error != -ENOENT)
+        return res->error;
+    if (res->error)
+        return check_note_bad(w->c, w->base, seq, res->error == -ENOENT ? "is missing" : res->why)
+                   ? 0
+                   : -ENOMEM;
+    for (uint32_t n = 0; n < res->nentries && res->damaged && r == 0; n++) {
+        w->c->frames += res->entries[n].kind != ENTRY_ZERO;
+        if (res->damaged[n])
+            r = check_note_frame(w->c, w->base, &res->entries[n], true);
+    }
+    return r;
+}
+
+int check_base_log(struct check *c, unsigned base, struct store *store)
+{
+    static const struct pipeline_ops ops = {read_base_object, use_base_object, drop_object};
+    struct base_walk w = {.c = c, .base = base, .store = store, .sb.nbases = BASES_MAX};
+
+    memcpy(w.sb.uuid, c->sb.bases[base - 1].uuid, UUID_BYTES);
+    return pipeline_run(c->needed[base].n, &ops, &w);
 }

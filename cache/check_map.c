@@ -87,21 +87,21 @@ static int decode_part(struct check *c, const struct part_list *list, size_t i, 
     return r < 0 ? r : part_decode(&c->sb, list, i, data, len, entries, ret_why);
 }
 
-/* Of a root that is not the newest a part may be missing: a fenced writer stored that root late,
- * or it is being deleted. Nobody reads it. */
-static bool may_be_missing(struct check *c, uint64_t root, bool newest)
+/* Of a root that is not the newest, nor pinned, a part may be missing: a fenced writer stored that
+ * root late, or it is being deleted. Nobody reads it. */
+static bool may_be_missing(struct check *c, uint64_t root, bool needed)
 {
     char key[STORE_KEY_MAX], head[1];
     size_t len;
 
     checkpoint_key(root, key);
-    return !newest || store_get_head(c->store, key, head, sizeof head, &len, NULL,
+    return !needed || store_get_head(c->store, key, head, sizeof head, &len, NULL,
                                      CHECK_PATIENCE_MS) == -ENOENT;
 }
 
 /* Part number `i` of a root. */
 static int check_part(struct check *c, const struct listing *there, const struct part_list *list,
-                      size_t i, const struct header *root, bool newest)
+                      size_t i, const struct header *root, bool needed)
 {
     const struct part *part = &list->parts[i];
     struct listed name = {.seq = part->seq, .index = part->index};
@@ -120,7 +120,7 @@ static int check_part(struct check *c, const struct listing *there, const struct
         found->checked = true;
         r = decode_part(c, list, i, key, found->size_bytes, &why);
     }
-    if (r == 0 || (r == -ENOENT && may_be_missing(c, root->seq, newest)))
+    if (r == 0 || (r == -ENOENT && may_be_missing(c, root->seq, needed)))
         return 0;
     if (r != -ENOENT && !check_is_damage(r))
         return r;
@@ -129,8 +129,9 @@ static int check_part(struct check *c, const struct listing *there, const struct
     return 0;
 }
 
+/* `needed`: it is the newest, or pinned. */
 static int check_root(struct check *c, const struct listing *parts, const struct listed *root,
-                      bool newest)
+                      bool needed)
 {
     scope_free uint8_t *data = NULL;
     struct part_list list = {0};
@@ -147,11 +148,11 @@ static int check_root(struct check *c, const struct listing *parts, const struct
         r = part_list_decode(&c->sb, root->seq, data, len, &h, &list, &why);
     if (check_is_damage(r)) {
         check_wrong(c, "%s: %s: the map of all blocks%s", key, why,
-                    newest ? "" : " (there is a newer one: no loss)");
+                    needed ? "" : " (there is a newer one: no loss)");
         return 0;
     }
     for (size_t i = 0; i < list.nparts && r == 0; i++)
-        r = check_part(c, parts, &list, i, &h, newest);
+        r = check_part(c, parts, &list, i, &h, needed);
     if (r == 0 && !c->root) {
         c->root = h.seq;
         c->needed_from = h.next;
@@ -169,8 +170,11 @@ int check_checkpoints(struct check *c)
     if (r == 0)
         r = store_list(c->store, "part/", "", add_part, &parts, CHECK_PATIENCE_MS);
     /* one as of its own claim begins anew: what is older was given up with it */
-    for (size_t i = roots.n; i > 0 && r == 0 && (!c->root || c->claim != c->root); i--)
-        r = check_root(c, &parts, &roots.items[i - 1], i == roots.n);
+    for (size_t i = roots.n; i > 0 && r == 0; i--) {
+        bool pinned = check_is_pinned_root(c, roots.items[i - 1].seq);
+        if (!c->root || c->claim != c->root || pinned)
+            r = check_root(c, &parts, &roots.items[i - 1], i == roots.n || pinned);
+    }
     free(roots.items);
     free(parts.items);
     return r;
@@ -178,32 +182,51 @@ int check_checkpoints(struct check *c)
 
 /* ------------------------------------------------------------------ the map */
 
-static void tell(struct check *c, struct bad_object *bad)
+static void tell(struct check_walk *w, struct bad_object *bad)
 {
     if (bad->block == bad->end)
         return;
-    check_wrong_blocks(c, bad->seq, bad->why, bad->block, bad->end, "");
+    check_wrong_blocks(w->c, bad->base, bad->seq, bad->why, bad->block, bad->end, w->note);
     bad->block = bad->end;
     bad->told = true;
 }
 
-static int check_places(void *ctx, const struct places *p)
+/* The volume's own map in its own log: those were told of as they were read. */
+static void tell_of_frames(struct check_walk *w, const struct entry *e)
 {
-    struct check *c = ctx;
+    struct check *c = w->c;
+    char why[64];
+
+    if (!*w->note && !e->base)
+        return;
+    for (size_t i = 0; i < c->nframes; i++) {
+        struct bad_frame *f = &c->frames_bad[i];
+        if (f->base != e->base || f->seq != e->seq || f->offset != e->offset)
+            continue;
+        (void)snprintf(why, sizeof why, "damaged at byte %" PRIu32, e->offset);
+        check_wrong_blocks(c, e->base, e->seq, why, e->block, e->block + e->nblocks, w->note);
+        f->told = true;
+        return; /* a frame of moves has several entries */
+    }
+}
+
+int check_places(void *walk, const struct places *p)
+{
+    struct check_walk *w = walk;
+    struct check *c = w->c;
 
     for (unsigned i = 0; i < p->n; i++) {
         const struct entry *e = &p->e[i];
-        if (e->base) /* its own check looks at it */
-            continue;
-        struct bad_object *bad = check_is_there(c, e->seq)
-                                     ? check_find_bad(c, e->seq)
-                                     : check_note_bad(c, e->seq, "is missing");
-        if (!bad && !check_is_there(c, e->seq))
+        bool there = e->base || check_is_there(c, e->seq); /* a base's was looked for before */
+        struct bad_object *bad =
+            there ? check_find_bad(c, e->base, e->seq) : check_note_bad(c, 0, e->seq, "is missing");
+        if (!bad && !there)
             return -ENOMEM;
+        tell_of_frames(w, e);
         if (!bad)
             continue;
         if (bad->end != e->block) {
-            tell(c, bad);
+            tell(w, bad);
             bad->block = e->block;
         }
         bad->end = e->block + e->nblocks;
@@ -211,22 +234,46 @@ static int check_places(void *ctx, const struct places *p)
     return 0;
 }
 
+void check_places_end(struct check_walk *w)
+{
+    for (size_t i = 0; i < w->c->nbad; i++) {
+        struct bad_object *bad = &w->c->bad[i];
+        tell(w, bad);
+        bad->block = bad->end = 0; /* the next map begins anew */
+    }
+}
+
 int check_map(struct check *c)
 {
+    struct check_walk w = {.c = c};
     struct index_view *view;
     struct log_position pos;
     int r = index_view_begin(c->scratch->index, &view, &pos);
 
     if (r < 0)
         return r;
-    r = index_view_each(view, 0, VOLUME_BLOCKS_MAX / CHUNK_BLOCKS, check_places, c);
+    r = index_view_each(view, 0, VOLUME_BLOCKS_MAX / CHUNK_BLOCKS, check_places, &w);
     index_view_end(view);
-    for (size_t i = 0; i < c->nbad && r == 0; i++) {
+    if (r == 0)
+        check_places_end(&w);
+    return r;
+}
+
+void check_tell_rest(struct check *c)
+{
+    char why[64];
+
+    for (size_t i = 0; i < c->nbad; i++) {
         struct bad_object *bad = &c->bad[i];
-        tell(c, bad);
         if (!bad->told)
             check_wrong(c, "log/%016" PRIx64 ": %s%s", bad->seq, bad->why,
                         c->whole && bad->seq <= c->map.seq ? " (the map needs nothing of it)" : "");
     }
-    return r;
+    for (size_t i = 0; i < c->nframes; i++) {
+        const struct bad_frame *f = &c->frames_bad[i];
+        (void)snprintf(why, sizeof why, "damaged at byte %" PRIu32, f->offset);
+        if (!f->told)
+            check_wrong_blocks(c, 0, f->seq, why, f->entry.block, f->entry.block + f->entry.nblocks,
+                               " (nothing needs them: no loss)");
+    }
 }

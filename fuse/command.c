@@ -53,8 +53,9 @@ static const struct command table[] = {
      "Deletes the volume and all that it has in the store. This cannot be undone.",
      1, 1, true, command_delete},
     {"check", COMMAND_CHECK, "[OPTIONS] URL", "verify everything, say what is wrong",
-     "Reads all that the volume has in the store and verifies it. A volume that cannot\n"
-     "be mounted any more goes back, with --repair, to the newest instant that can be\n"
+     "Reads all that the volume has in the store and verifies it, with its snapshots\n"
+     "and what a clone shares with what it was made from. A volume that cannot be\n"
+     "mounted any more goes back, with --repair, to the newest instant that can be\n"
      "read. What came after that is given up; damaged blocks stay I/O errors.",
      1, 1, true, command_check},
     {"snapshot", COMMAND_SNAPSHOT, "create|list|delete|rollback [OPTIONS] URL|DIR[@NAME]",
