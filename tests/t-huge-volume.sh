@@ -21,6 +21,7 @@ fallocate -p -o 0 -l 16T "$IMAGE"
 took=$(((${EPOCHREALTIME/./} - start) / 1000))
 sync "$IMAGE"
 within $took 0 $((500 * SLOW)) "milliseconds to discard 16 TiB"
+echo "16 TiB discarded: $took ms, $(($(requests) - before)) requests"
 within $(($(requests) - before)) 1 6 "requests for discarding 16 TiB"
 cmp -n 1M -i $(((16 << 40) - (1 << 20))):0 "$IMAGE" /dev/zero
 cmp -n 1M -i $((7 << 40)):0 "$IMAGE" /dev/zero
