@@ -186,14 +186,27 @@ static int take_over(struct volume *v, struct catchup *c)
 
 /* ------------------------------------------------------------------ attaching */
 
+/* What a process that was killed had written, and not synced, is seen from now on: the next flush
+ * need not hear of it, and promises it all the same. */
+static int settle_slots(struct volume *v)
+{
+    int r = slots_sync(v->slots);
+
+    return r < 0 ? msg_error(-EIO, "%s: syncing the cache: %s", v->dir, strerror(-r)) : 0;
+}
+
 static int attach_with_index(struct volume *v)
 {
     struct catchup c = {0};
     struct index_meta meta;
-    int r = trust(v);
+    int r;
 
+    index_get_meta(v->index, &meta);
+    r = trust(v);
     if (r == 0)
         r = volume_open_slots(v);
+    if (r == 0 && !meta.clean)
+        r = settle_slots(v);
     if (r == 0)
         r = volume_sync_dir(v);
     if (r ==

@@ -38,8 +38,8 @@ void pin_key(const char *name, char ret_key[STORE_KEY_MAX]);
 bool pin_parse_key(const char *key, char ret_name[PIN_NAME_MAX]);
 
 /* Calls `fn` for every pin, by name, those that are being made first: one that becomes a snapshot
- * meanwhile is there as the one or the other. One that cannot be read is an error, with a message: nothing
- * may be deleted then. One that is deleted meanwhile is left out. */
+ * meanwhile is there as the one or the other. One that cannot be read is an error, with a message:
+ * nothing may be deleted then. One that is deleted meanwhile is left out. */
 typedef int pin_fn(void *ctx, const struct pin *pin);
 int pin_each(struct store *store, const struct superblock *sb, pin_fn *fn, void *ctx,
              int64_t patience_ms);
