@@ -405,7 +405,7 @@ static int delete_clones(struct store *store, const struct superblock *sb, const
 int snapshot_delete(struct store *store, const char *name)
 {
     struct superblock sb;
-    struct pin pin;
+    struct pin pin = {0};
     int r = superblock_load(store, &sb, PATIENCE_MS);
 
     if (r == 0)
