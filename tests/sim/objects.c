@@ -2,6 +2,7 @@
 
 #include "../../store/scope.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static struct {
@@ -49,7 +50,10 @@ void objects_set(int volume, const char *key, uint8_t *data, size_t len)
         struct object **all = &volumes[volume].objects;
         if (*n == *room) {
             *room = 2 * *room + 64;
-            *all = realloc(*all, *room * sizeof **all);
+            struct object *more = realloc(*all, *room * sizeof **all);
+            if (!more)
+                abort();
+            *all = more;
         }
         o = *all + at;
         memmove(o + 1, o, ((*n)++ - at) * sizeof *o);
