@@ -76,13 +76,21 @@ static int each_pinned(struct check *c, const struct pin *pin, index_view_fn *fn
 
 /* ------------------------------------------------------------------ what they need */
 
+/* A clone of this volume has pins of its own in the bases of this one, and its own check looks. */
+struct needing {
+    struct check *c;
+    bool of_clone;
+};
+
 static int need_places(void *ctx, const struct places *p)
 {
-    struct check *c = ctx;
+    struct needing *need = ctx;
+    struct check *c = need->c;
     int r = 0;
 
     for (unsigned i = 0; i < p->n && r == 0; i++)
-        r = tally_add(&c->needed[p->e[i].base], (struct tally_item){.seq = p->e[i].seq});
+        if (!p->e[i].base || !need->of_clone)
+            r = tally_add(&c->needed[p->e[i].base], (struct tally_item){.seq = p->e[i].seq});
     return r;
 }
 
@@ -108,6 +116,7 @@ static int tell_unreadable(struct check *c, const struct pin *pin)
 
 int check_find_needs(struct check *c)
 {
+    struct needing own = {.c = c}, clones = {.c = c, .of_clone = true};
     struct index_view *view;
     struct log_position pos;
     int r = index_view_begin(c->scratch->index, &view, &pos);
@@ -115,10 +124,10 @@ int check_find_needs(struct check *c)
     if (r < 0)
         return r;
     if (c->sb.nbases) /* its own log is looked at anyway */
-        r = index_view_each(view, 0, VOLUME_BLOCKS_MAX / CHUNK_BLOCKS, need_places, c);
+        r = index_view_each(view, 0, VOLUME_BLOCKS_MAX / CHUNK_BLOCKS, need_places, &own);
     index_view_end(view);
     for (size_t i = 0; i < c->npins && r == 0; i++) {
-        r = each_pinned(c, &c->pins[i], need_places, c);
+        r = each_pinned(c, &c->pins[i], need_places, *c->pins[i].clone_url ? &clones : &own);
         if (r > 0)
             r = tell_unreadable(c, &c->pins[i]);
     }

@@ -74,7 +74,7 @@ with "$after" damaged "log/${after##*/}: damaged at.* of snapshot after" "$base"
 s3vol snapshot delete "$base@after"
 
 # the pins themselves
-CHANGE=head
+CHANGE='head'
 with "$base/snapshot/monday" damaged 'snapshot/monday: damaged' "$base"
 pin=$(echo "$base"/snapshot/clone-*)
 with "$pin" damaged "snapshot/${pin##*/}: is damaged" "$base-a"
@@ -92,7 +92,7 @@ root=$(printf '%s/map/%016x' "$base" "$(jq .root "$base/snapshot/tuesday")")
 [ "$root" != "$(find "$base/map" -type f | sort | tail -n 1)" ] || fail "the root is the newest one"
 CHANGE=remove
 with "$root" damaged 'snapshot/tuesday: .*is missing: map/' "$base"
-CHANGE=head
+CHANGE='head'
 with "$root" damaged "map/${root##*/}: .*the map of all blocks$" "$base"
 with "$root" damaged 'snapshot/tuesday: the map that it keeps cannot be read' "$base"
 part=$(find "$base/part" -name "${root##*/}.*" | sort | head -n 1)

@@ -67,7 +67,8 @@ with_pins() {
     done
     within $((($(status bytes_up) - up) * 100 / bytes / passes)) 100 160 "% of what was written is sent, with snapshots"
     for clone in old present; do
-        (URL=$URL-$clone MNT=$T/mnt2 CACHE=$T/cache2 && mount_volume && tool verify "$IMAGE" 0 "$size" $([ $clone = old ] && echo 2 || echo 4) && umount_volume)
+        [ $clone = old ] && pass=2 || pass=4
+        (URL=$URL-$clone MNT=$T/mnt2 CACHE=$T/cache2 && mount_volume && tool verify "$IMAGE" 0 "$size" $pass && umount_volume)
         s3vol delete --force "$URL-$clone"
     done
     for pass in 2 3 4; do s3vol snapshot delete "$URL@pass-$pass"; done
