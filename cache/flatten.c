@@ -235,7 +235,7 @@ static int let_go(struct volume *v)
 int volume_flatten(struct volume *v)
 {
     struct flattener f = {.v = v};
-    int r = volume_drain(v);
+    int r = v->cfg.read_only ? -EROFS : volume_drain(v);
 
     if (r == 0 && v->sb.nbases == 0)
         return 0;

@@ -100,9 +100,9 @@ int volume_defrag(struct volume *volume, uint64_t offset, uint64_t len,
                   struct volume_defrag *ret_defrag);
 
 /* Copies what a clone has in its bases into its own log, and ends its dependence on them, online;
- * of what is no clone there is nothing to do. With progress in volume_get_status(). -EBUSY, with a
- * message: a snapshot of it needs them. -EIO: some blocks cannot be read there. Whatever ends it,
- * the volume is as it was, and what was copied is. */
+ * of what is no clone there is nothing to do. With progress in volume_get_status(). -EROFS: a
+ * read-only mount. -EBUSY, with a message: a snapshot of it needs them. -EIO: some blocks cannot be
+ * read there. Whatever ends it, the volume is as it was, and what was copied is. */
 int volume_flatten(struct volume *volume);
 
 /* Grows the volume; shrinking is refused with -EINVAL. Durable with the next flush. -EBUSY: it is

@@ -16,6 +16,8 @@ enum { LOOK_MS = 500 };
 /* What it said itself, the daemon has said elsewhere. */
 static int report(const char *what, int r)
 {
+    if (r == -EROFS)
+        return msg_error(r, "%s: is mounted read-only", what);
     const char *why =
         r == -EBUSY ? "its snapshots need what it is a clone of; delete them first" : strerror(-r);
 

@@ -26,6 +26,9 @@ refused 'in use' s3vol flatten --cache-dir "$CACHE" "$base-a"
 umount_volume
 refused 'snapshots need.*: first; delete' s3vol flatten --cache-dir "$CACHE" "$base-a"
 refused "$base-a" s3vol delete --force "$base"
+use "$base-a@first" --read-only
+refused 'mounted read-only' s3vol flatten "$MNT"
+umount_volume
 s3vol snapshot delete "$base-a@first"
 new_cache
 
