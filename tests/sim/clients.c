@@ -20,7 +20,8 @@ struct party {
     uint32_t below;   /* 0, or the size that the volume is being shrunk to: nobody may write */
     unsigned at_work; /* do not know of it yet */
     unsigned waiting;
-    bool over; /* the shrinking failed */
+    bool over;   /* the shrinking failed */
+    bool failed; /* an operation of somebody, who does nothing any more */
 };
 
 /* A run of the client's own sectors, of at most `most`. */
@@ -181,12 +182,23 @@ static int end_shrinking(struct party *p, uint32_t from, uint32_t to, bool disca
     return r == -ENOTEMPTY ? 0 : r;
 }
 
+static int shrink(struct client *c, uint32_t from, uint32_t to)
+{
+    struct life *l = c->life;
+    bool discard = sim_chance(3, 4);
+
+    run_say("host %d: shrinks from %u to %u sectors", l->host->number, from, to);
+    counts_add(COUNT_SHRINKS);
+    begin_shrinking(c->party, from, to);
+    int r = volume_shrink(l->volume, (uint64_t)to * SECTOR_BYTES, discard);
+    return end_shrinking(c->party, from, to, discard, discard && r == -ENOTEMPTY ? -EPROTO : r);
+}
+
 /* The others stop writing meanwhile, as the model has no name for what they write at this moment.
  */
 static int do_shrink(struct client *c, uint32_t sectors)
 {
     struct party *p = c->party;
-    struct life *l = c->life;
     uint32_t most = sectors - MIN(sectors, (uint32_t)(VOLUME_BYTES_MIN / SECTOR_BYTES));
     uint32_t step = sim_chance(1, 2) ? 512 : 8192;
     uint32_t less = 8 * (uint32_t)sim_below(1 + MIN(most, step) / 8);
@@ -196,12 +208,8 @@ static int do_shrink(struct client *c, uint32_t sectors)
     p->below = sectors - less;
     while (p->at_work > 1)
         sched_sleep_us(100);
-    bool discard = sim_chance(3, 4);
-    run_say("host %d: shrinks from %u to %u sectors", l->host->number, sectors, p->below);
-    counts_add(COUNT_SHRINKS);
-    begin_shrinking(p, sectors, p->below);
-    int r = volume_shrink(l->volume, (uint64_t)p->below * SECTOR_BYTES, discard);
-    r = end_shrinking(p, sectors, p->below, discard, discard && r == -ENOTEMPTY ? -EPROTO : r);
+    /* of an operation that may be there in part the model knows as its client's last one only */
+    int r = p->failed ? 0 : shrink(c, sectors, p->below);
     p->below = 0;
     while (p->waiting > 0)
         sched_sleep_us(100);
@@ -261,8 +269,12 @@ static void *client_main(void *arg)
         int r = c->party->over ? 0 : do_something(c);
         if (r < 0) {
             life_judge_error(l, "a client", r);
-            if (c->party->over || era_failed(l->era, c->number))
-                break; /* else a flush: the next one has to hold what it did not */
+            if (c->party->over)
+                break;
+            if (era_failed(l->era, c->number)) {
+                c->party->failed = true;
+                break;
+            } /* else a flush: the next one has to hold what it did not */
         }
     }
     c->party->at_work--;
