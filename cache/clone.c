@@ -123,11 +123,39 @@ static int copy_pin(struct cloning *c, struct store *store, const struct superbl
     return r;
 }
 
+static int name_clone(struct cloning *c)
+{
+    int r = superblock_name(&c->sb, &clock_system);
+
+    bases_pin_name(c->sb.uuid, c->pin.name);
+    memcpy(c->pin.created, c->sb.created, sizeof c->pin.created);
+    memcpy(c->pin.clone_uuid, c->sb.uuid, UUID_BYTES);
+    return r;
+}
+
+static int pin_present(struct cloning *c)
+{
+    struct log *log;
+    int r = log_new(c->from, &c->of, &clock_system, &log), tries = 0;
+
+    if (r < 0)
+        return r;
+    while ((r = instant_pin_tentative(log, &c->pin, PATIENCE_MS)) == -EAGAIN &&
+           ++tries < INSTANT_TRIES) {
+        r = name_clone(c);
+        if (r < 0)
+            break;
+    }
+    if (r == -EAGAIN)
+        r = instant_no_end(log);
+    log_free(log);
+    return r;
+}
+
 static int pin_source(struct cloning *c, const char *name)
 {
     struct base *base = &c->sb.bases[0];
     bool there = true;
-    struct log *log;
     int r = format(base->url, sizeof base->url, "%s", store_url(c->from));
 
     if (r < 0)
@@ -140,11 +168,7 @@ static int pin_source(struct cloning *c, const char *name)
         if (r == -ENOENT || (r == 0 && !there))
             return msg_error(-ENOENT, "%s@%s: there is no such snapshot", store_url(c->from), name);
     } else {
-        r = log_new(c->from, &c->of, &clock_system, &log);
-        if (r < 0)
-            return r;
-        r = instant_pin(log, &c->pin, PATIENCE_MS);
-        log_free(log);
+        r = pin_present(c);
     }
     if (r < 0)
         return r;
@@ -254,15 +278,8 @@ static int prepare(struct cloning *c, struct store *to)
     c->sb.conditional_put = c->of.conditional_put;
     c->sb.nbases = inherited + 1;
     if (r == 0)
-        r = superblock_name(&c->sb, &clock_system);
-    if (r == 0)
         r = format(c->pin.clone_url, sizeof c->pin.clone_url, "%s", store_url(to));
-    if (r < 0)
-        return r;
-    bases_pin_name(c->sb.uuid, c->pin.name);
-    memcpy(c->pin.created, c->sb.created, sizeof c->pin.created);
-    memcpy(c->pin.clone_uuid, c->sb.uuid, UUID_BYTES);
-    return 0;
+    return r == 0 ? name_clone(c) : r;
 }
 
 int volume_clone(struct store *store, const char *name, struct store *to)

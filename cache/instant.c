@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { BACK_MAX = 32, PIN_TRIES = 32, NOT_TOLD = 1 };
+enum { BACK_MAX = 32, NOT_TOLD = 1 };
 
 struct tail {
     struct log *log;
@@ -172,21 +172,26 @@ static int store_pending(struct store *store, const struct superblock *sb, const
     return r;
 }
 
-/* The pin of that instant, if nothing that it needs can be deleted any more; -EAGAIN: there is a
- * newer checkpoint, which may have been stored before we said what we need. */
+/* -EAGAIN: there is a newer checkpoint, which may have been stored before we said what we need. */
+static int expect_newest(struct log *log, const struct pin *pin, int64_t patience_ms)
+{
+    uint64_t newest;
+    int r = checkpoint_newest(log, &newest, patience_ms);
+
+    return r == 0 && newest > pin->root ? -EAGAIN : r;
+}
+
+/* The pin of that instant, if nothing that it needs can be deleted any more; -EAGAIN as above. */
 static int pin_instant(struct log *log, struct pin *pin, int64_t patience_ms)
 {
     struct store *store = log_store(log);
     const struct superblock *sb = log_superblock(log);
     struct pin pending, again;
-    uint64_t newest;
     int r = store_pending(store, sb, pin, &pending, patience_ms);
 
     if (r < 0)
         return r;
-    r = checkpoint_newest(log, &newest, patience_ms);
-    if (r == 0 && newest > pin->root)
-        r = -EAGAIN;
+    r = expect_newest(log, pin, patience_ms);
     if (r == 0) { /* who stores one from now on, finds the pending one, or this */
         r = pin_store(store, sb, pin, patience_ms);
         if (r < 0 && r != -EEXIST)
@@ -203,25 +208,52 @@ static int pin_instant(struct log *log, struct pin *pin, int64_t patience_ms)
     return r;
 }
 
-int instant_pin(struct log *log, struct pin *pin, int64_t patience_ms)
+/* -EAGAIN: the checkpoint was replaced by a newer one. */
+static int find_instant(struct log *log, struct pin *pin, int64_t patience_ms)
 {
     struct instant in;
+    int r = instant_newest(log, patience_ms, &in);
 
+    if (r < 0)
+        return r == -ENOENT ? -EAGAIN : r;
     memcpy(pin->uuid, log_superblock(log)->uuid, UUID_BYTES);
-    for (int tries = 0; tries < PIN_TRIES; tries++) {
-        int r = instant_newest(log, patience_ms, &in);
-        if (r == -ENOENT) /* the checkpoint was replaced by a newer one */
-            continue;
-        pin->root = in.root;
-        pin->seq = in.pos.seq;
-        pin->next = in.pos.next;
-        pin->size_bytes = in.pos.size_blocks * BLOCK_BYTES;
-        pin->epoch = in.pos.epoch;
+    pin->root = in.root;
+    pin->seq = in.pos.seq;
+    pin->next = in.pos.next;
+    pin->size_bytes = in.pos.size_blocks * BLOCK_BYTES;
+    pin->epoch = in.pos.epoch;
+    return 0;
+}
+
+int instant_pin(struct log *log, struct pin *pin, int64_t patience_ms)
+{
+    int r = -EAGAIN;
+
+    for (int tries = 0; r == -EAGAIN && tries < INSTANT_TRIES; tries++) {
+        r = find_instant(log, pin, patience_ms);
         if (r == 0)
             r = pin_instant(log, pin, patience_ms);
-        if (r != -EAGAIN)
-            return r;
     }
+    return r == -EAGAIN ? instant_no_end(log) : r;
+}
+
+int instant_pin_tentative(struct log *log, struct pin *pin, int64_t patience_ms)
+{
+    struct store *store = log_store(log);
+    int r = find_instant(log, pin, patience_ms);
+
+    if (r < 0)
+        return r;
+    r = pin_store(store, log_superblock(log), pin, patience_ms);
+    if (r == 0)
+        r = expect_newest(log, pin, patience_ms);
+    if (r == -EAGAIN)
+        (void)pin_delete(store, pin->name, patience_ms); /* was reported; it takes some space */
+    return r;
+}
+
+int instant_no_end(struct log *log)
+{
     return msg_error(-EBUSY, "%s: its checkpoints change all the time; try again",
                      store_url(log_store(log)));
 }

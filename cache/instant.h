@@ -18,4 +18,12 @@ int instant_newest(struct log *log, int64_t patience_ms, struct instant *ret_ins
  * there is one of that name. */
 int instant_pin(struct log *log, struct pin *pin, int64_t patience_ms);
 
+/* The same with fewer requests, for a pin that means nothing until something else is stored, and
+ * whose name is used for this only: if this dies, it may need what is deleted. -EAGAIN, silently: a
+ * newer checkpoint came; try again, under another name, as a request of this one may come late. */
+int instant_pin_tentative(struct log *log, struct pin *pin, int64_t patience_ms);
+enum { INSTANT_TRIES = 32 };
+/* -EBUSY, with a message: so often there was a newer one. */
+int instant_no_end(struct log *log);
+
 #endif
