@@ -8,6 +8,7 @@
 #include "../store/scope.h"
 #include "bases.h"
 #include "catchup.h"
+#include "snapshot.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -94,7 +95,16 @@ static int need_places(void *ctx, const struct places *p)
     return r;
 }
 
-/* Deleted meanwhile is no damage. */
+/* 1: whoever made it, died before he had looked whether what it needs is there, so nothing relies
+ * on it. */
+static int is_unfinished(struct check *c, const struct pin *pin)
+{
+    int r = *pin->clone_url ? clone_needs_pin(c->store, pin) : !pin_is_pending(pin->name);
+
+    return r < 0 ? r : !r;
+}
+
+/* Deleted meanwhile, or never finished, is no damage. */
 static int tell_unreadable(struct check *c, const struct pin *pin)
 {
     char root[STORE_KEY_MAX], head[1];
@@ -102,8 +112,10 @@ static int tell_unreadable(struct check *c, const struct pin *pin)
     size_t len;
     int r = pin_load(c->store, &c->sb, pin->name, &again, CHECK_PATIENCE_MS);
 
-    if (r < 0)
-        return r == -ENOENT ? 0 : r;
+    if (r == 0)
+        r = is_unfinished(c, pin);
+    if (r != 0)
+        return r == -ENOENT ? 0 : MIN(r, 0);
     checkpoint_key(pin->root, root);
     r = pin->root ? store_get_head(c->store, root, head, sizeof head, &len, NULL, CHECK_PATIENCE_MS)
                   : 0;

@@ -180,8 +180,11 @@ static int look(struct held *h)
         r = store_list(log_store(h->log), "log/", "", add_object, h, PATIENCE_MS);
     if (r == 0)
         r = needs_instant(h, root, SEQ_MAX);
-    for (size_t i = 0; i < h->npins && r == 0; i++)
+    for (size_t i = 0; i < h->npins && r == 0; i++) {
         r = needs_instant(h, h->pins[i].root, h->pins[i].seq);
+        if (r == -ENOENT) /* was never finished, or went meanwhile: it holds nothing */
+            r = 0;
+    }
     return r == -ENOENT ? msg_error(-EAGAIN, "%s: changed while it was being read; try again",
                                     store_url(log_store(h->log)))
                         : r;
