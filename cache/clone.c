@@ -123,6 +123,7 @@ static int copy_pin(struct cloning *c, struct store *store, const struct superbl
     return r;
 }
 
+/* Each try has a name of its own, so that no request of one before can hurt when it comes late. */
 static int name_clone(struct cloning *c)
 {
     int r = superblock_name(&c->sb, &clock_system);
