@@ -85,7 +85,7 @@ struct index_segment {
     uint64_t seq;
     uint64_t stored_bytes; /* of the object; a little less than that as long as nobody asked */
     uint64_t live_blocks;  /* that the map has in it */
-    uint64_t live_bytes;   /* of their frames, in proportion */
+    uint64_t live_bytes;   /* of their frames and entries, in proportion */
 };
 struct index_space {
     uint64_t stored_bytes, live_bytes; /* of all */
@@ -94,10 +94,10 @@ struct index_space {
     uint64_t pinned_stored_bytes, pinned_live_bytes; /* of those that a snapshot or clone needs */
 };
 int index_space(struct index *ix, uint64_t root_seq, struct index_space *ret_space);
-/* Segments that the map needs, and no pin, of which less than `live_most` (0 to 1) lives, the
- * deadest first. */
-int index_victims(struct index *ix, double live_most, struct index_segment *ret_segments,
-                  size_t max, size_t *ret_n);
+/* Segments up to number `upto` that the map needs, and no pin, of which less than `live_most` (0 to
+ * 1) lives, the deadest first. */
+int index_victims(struct index *ix, double live_most, uint64_t upto,
+                  struct index_segment *ret_segments, size_t max, size_t *ret_n);
 /* Segments that the map as of `dead_seq` did not need, nor a pin, with numbers beyond `after`,
  * ascending. */
 int index_dead(struct index *ix, uint64_t dead_seq, uint64_t after,

@@ -126,6 +126,14 @@ static int open_row(struct applying *a, uint64_t chunk)
     return 0;
 }
 
+/* What of its segment lives for `n` blocks of a place: their part of the frame, and of an entry
+ * that tells of it: else a segment of what compresses well would look dead for ever. The same for
+ * each block, so that what is added piece by piece is taken away to the last byte. */
+static int64_t share(const struct entry *e, unsigned n)
+{
+    return ((int64_t)e->stored_bytes + ENTRY_BYTES + e->frame_blocks - 1) / e->frame_blocks * n;
+}
+
 /* What the blocks [first, first + n) have of segments of our own: `sign` times. */
 static int tally_places(struct tally *t, const struct places *p, unsigned first, unsigned n,
                         int sign)
@@ -139,8 +147,7 @@ static int tally_places(struct tally *t, const struct places *p, unsigned first,
         if (from < to && e->base == 0)
             r = tally_add(t, (struct tally_item){.seq = e->seq,
                                                  .blocks = sign * (int64_t)(to - from),
-                                                 .bytes = sign * (int64_t)e->stored_bytes *
-                                                          (to - from) / e->frame_blocks});
+                                                 .bytes = sign * share(e, to - from)});
     }
     return r;
 }

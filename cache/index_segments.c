@@ -35,7 +35,7 @@ int index_segments_prepare(struct index *ix)
          &ix->space},
         {ix->read_db,
          "SELECT seq, stored, blocks, bytes FROM segments WHERE dead_seq IS NULL AND NOT pinned"
-         " AND bytes < ?1 * stored ORDER BY bytes * 1.0 / stored LIMIT ?2",
+         " AND bytes < ?1 * stored AND seq <= ?2 ORDER BY bytes * 1.0 / stored LIMIT ?3",
          &ix->victims},
         {ix->read_db,
          "SELECT seq, stored FROM segments WHERE dead_seq <= ?1 AND NOT pinned AND seq > ?2"
@@ -182,12 +182,13 @@ static int read_segments(struct index *ix, sqlite3_stmt *q, struct index_segment
     return r;
 }
 
-int index_victims(struct index *ix, double live_most, struct index_segment *ret, size_t max,
-                  size_t *ret_n)
+int index_victims(struct index *ix, double live_most, uint64_t upto, struct index_segment *ret,
+                  size_t max, size_t *ret_n)
 {
     scope_lock(&ix->read_lock);
     sqlite3_bind_double(ix->victims, 1, live_most);
-    bind_u64(ix->victims, 2, max);
+    bind_u64(ix->victims, 2, upto);
+    bind_u64(ix->victims, 3, max);
     return read_segments(ix, ix->victims, ret, max, ret_n);
 }
 

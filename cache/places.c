@@ -59,6 +59,25 @@ void places_clear(struct places *p, unsigned first, unsigned n)
     }
 }
 
+/* Whether `b` goes on in the frame where `a` ends. */
+static bool continues(const struct entry *a, const struct entry *b)
+{
+    return a->seq == b->seq && a->base == b->base && a->offset == b->offset &&
+           a->stored_bytes == b->stored_bytes && a->frame_blocks == b->frame_blocks &&
+           a->codec == b->codec && a->crc == b->crc && a->block + a->nblocks == b->block &&
+           a->skip + a->nblocks == b->skip;
+}
+
+/* e[i] and e[i + 1] become one, if they can. */
+static void join(struct places *p, unsigned i)
+{
+    if (i + 1 >= p->n || !continues(&p->e[i], &p->e[i + 1]))
+        return;
+    p->e[i].nblocks += p->e[i + 1].nblocks;
+    memmove(&p->e[i + 1], &p->e[i + 2], (p->n - i - 2) * sizeof p->e[0]);
+    p->n--;
+}
+
 void places_put(struct places *p, const struct entry *entry)
 {
     unsigned i = 0;
@@ -67,6 +86,9 @@ void places_put(struct places *p, const struct entry *entry)
     while (i < p->n && p->e[i].block < entry->block)
         i++;
     insert(p, i, entry);
+    join(p, i);
+    if (i > 0)
+        join(p, i - 1);
 }
 
 uint64_t places_move(struct places *p, const struct entry *move)

@@ -41,7 +41,8 @@ uint64_t places_mask(const struct places *p);
 /* Forgets the blocks [first, first + n) of the chunk. */
 void places_clear(struct places *p, unsigned first, unsigned n);
 
-/* `entry` is data, of this chunk, and newer than all that is there. */
+/* `entry` is data, of this chunk, and newer than all that is there. Neighbours in one frame become
+ * one place. */
 void places_put(struct places *p, const struct entry *entry);
 
 /* The blocks of `move`, an entry of that kind, that are in its old place are in its frame from now

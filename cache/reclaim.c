@@ -42,8 +42,9 @@ struct reclaimer {
     struct mover *mover;
     uint64_t spoiled[SPOILED];
     size_t nspoiled;
-    bool all;   /* somebody asked, and waits */
-    bool haste; /* do not wait for others */
+    bool all;      /* somebody asked, and waits */
+    uint64_t upto; /* what he asked for: not what was moved or written since */
+    bool haste;    /* do not wait for others */
 };
 
 /* ------------------------------------------------------------------ one segment */
@@ -164,7 +165,8 @@ static int move_some(struct reclaimer *rc, bool *ret_moved)
 
     *ret_moved = false;
     if (r == 0)
-        r = index_victims(rc->v->index, rc->all ? LIVE_ALL : LIVE_MOST, victims, VICTIMS, &n);
+        r = index_victims(rc->v->index, rc->all ? LIVE_ALL : LIVE_MOST,
+                          rc->all ? rc->upto : SEQ_MAX, victims, VICTIMS, &n);
     for (size_t i = 0; i < n && r == 0; i++) {
         if (is_spoiled(rc, victims[i].seq))
             continue;
@@ -231,12 +233,15 @@ static int work(struct reclaimer *rc, bool *ret_again)
     }
 }
 
-/* All that pays, and then it is deleted. */
+/* All that pays of what is there now, and then it is deleted. */
 static int work_all(struct reclaimer *rc)
 {
+    struct index_meta meta;
     bool again = true;
     int r = 0;
 
+    index_get_meta(rc->v->index, &meta);
+    rc->upto = meta.pos.seq;
     rc->all = true;
     while (r == 0 && again)
         r = work(rc, &again);

@@ -158,6 +158,32 @@ static void test_one_place_for_each_block(void **state)
     check_round_trip(&p);
 }
 
+static void test_blocks_of_a_moved_frame_are_one_place_again(void **state)
+{
+    struct places p = {0};
+    struct model m = {0};
+
+    (void)state;
+    for (unsigned i = 0; i < 16; i++)
+        put(&p, &m, i, 1, 2 + i);
+    put(&p, &m, 16, 1, 99);                                    /* in a frame of its own */
+    for (unsigned i = 0, odd = 0; i < 16; i++, odd = i >= 8) { /* the even ones first */
+        unsigned b = 2 * (i % 8) + odd;
+        struct entry move = make(0, 16, 50);
+        move.kind = ENTRY_MOVE;
+        move.block += b;
+        move.nblocks = 1;
+        move.skip = (uint8_t)b;
+        move.old_seq = 2 + b;
+        assert_int_equal(places_move(&p, &move), UINT64_C(1) << b);
+        m.seq[b] = 50;
+        m.frame[b] = 0;
+        check(&p, &m);
+    }
+    assert_int_equal(p.n, 2);
+    check_round_trip(&p);
+}
+
 static void test_random_operations(void **state)
 {
     uint64_t rng = 1;
@@ -218,6 +244,7 @@ int main(void)
         cmocka_unit_test(test_counts_may_be_subtracted),
         cmocka_unit_test(test_every_overlap_of_two),
         cmocka_unit_test(test_one_place_for_each_block),
+        cmocka_unit_test(test_blocks_of_a_moved_frame_are_one_place_again),
         cmocka_unit_test(test_random_operations),
         cmocka_unit_test(test_what_is_no_list_of_places_is_refused),
     };
