@@ -51,8 +51,14 @@ static int trust(struct volume *v)
 
     index_get_meta(v->index, &meta);
     v->marked = volume_has_file(v, "unsynced");
-    bool none = l.blocks == 0 && meta.local_blocks <= meta.pos.size_blocks;
-    if (r == 0 && v->marked && meta.clean && none && !v->cfg.discard_local)
+    bool grew = meta.local_blocks > meta.pos.size_blocks;
+    if (r == 0 && v->marked && (v->cfg.discard_local || (meta.clean && l.blocks == 0 && grew))) {
+        /* before what it stands for is given up: of a size that is known here only, somebody
+         * else's may be the reason, and the index would look like an older one then */
+        r = volume_unmark_unsynced(v);
+        v->marked = r < 0;
+    }
+    if (r == 0 && v->marked && meta.clean && l.blocks == 0)
         return msg_error(-EIO,
                          "%s: index.db is older than the rest, its -wal is gone, and with it data "
                          "that is not in the bucket; --discard-local mounts the volume as the "
@@ -60,7 +66,7 @@ static int trust(struct volume *v)
                          v->dir);
     if (r < 0)
         return r;
-    if (v->marked && !volume_has_file(v, "slots") && !v->cfg.discard_local)
+    if (v->marked && !volume_has_file(v, "slots"))
         return msg_error(-EIO,
                          "%s: slots is gone, and with it data that is not in the bucket; "
                          "--discard-local mounts the volume as the bucket has it",
@@ -69,10 +75,6 @@ static int trust(struct volume *v)
         r = index_forget(v->index, true);
     else if (!meta.clean)
         r = index_forget(v->index, false);
-    if (r == 0 && v->cfg.discard_local) {
-        r = volume_unmark_unsynced(v);
-        v->marked = false;
-    }
     return r;
 }
 

@@ -77,6 +77,58 @@ static void test_elsewhere(void **state)
     cfg.cache_dir = cache_dir;
 }
 
+static enum mem_act script_refuse_later(void *ctx, char verb, const char *key)
+{
+    unsigned *left = ctx;
+
+    (void)verb, (void)key;
+    return (*left)-- == 0 ? MEM_REFUSE : MEM_OK;
+}
+
+/* Growth that only this cache knew, and that the other machine's replaced: no data was lost,
+ * however often the next mount begins. */
+static void test_growth_that_another_replaced(void **state)
+{
+    char here[sizeof cache_dir], there[sizeof cache_dir];
+
+    (void)state;
+    cfg.sync = SYNC_CACHE;
+    create_and_attach(OLD);
+    put(0, OLD, 1);
+    assert_int_equal(volume_drain(volume), 0);
+    mem_retry(&mem, script_hang, "P");
+    assert_int_equal(volume_resize(volume, OLD + MIB), 0);
+    assert_int_equal(volume_flush(volume), 0);
+    volume_stop(volume);
+    mem_retry(&mem, NULL, NULL);
+    assert_int_equal(detach(true), 0);
+    memcpy(here, cache_dir, sizeof here);
+    snprintf(there, sizeof there, "%.200s/there", cache_dir);
+    cfg.cache_dir = there;
+    attach();
+    assert_int_equal(volume_resize(volume, OLD + 2 * MIB), 0);
+    for (int i = 0; i < 220; i++) { /* so much that there is a checkpoint */
+        put(0, BLOCK, 1);
+        assert_int_equal(volume_drain(volume), 0);
+    }
+    assert_int_equal(detach(false), 0);
+    assert_int_equal(mem_count(&mem, "map/"), 1);
+    attach();
+    assert_int_equal(detach(false), 0);
+    cfg.cache_dir = here;
+    unsigned tries = 0, left;
+    do { /* each comes one request further than the one before */
+        left = tries++;
+        mem_retry(&mem, script_refuse_later, &left);
+        assert_true(tries < 100);
+    } while (try_attach() < 0);
+    mem_retry(&mem, NULL, NULL);
+    assert_true(tries > 5);
+    assert_int_equal(volume_size_bytes(volume), OLD + 2 * MIB);
+    expect(0, OLD, 1);
+    cfg.cache_dir = cache_dir;
+}
+
 /* ------------------------------------------------------------------ cut off in the middle */
 
 static unsigned puts_left; /* set while nothing is under way */
@@ -156,6 +208,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_refused, volume_setup, volume_teardown),
         cmocka_unit_test_setup_teardown(test_cut, volume_setup, volume_teardown),
         cmocka_unit_test_setup_teardown(test_elsewhere, volume_setup, volume_teardown),
+        cmocka_unit_test_setup_teardown(test_growth_that_another_replaced, volume_setup,
+                                        volume_teardown),
         cmocka_unit_test_setup_teardown(test_stopped, volume_setup, volume_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
