@@ -4,6 +4,7 @@
  * volume; the volume's own is brought up to date. follow.c goes on from there.
  */
 #include "catchup.h"
+#include "snapshot.h"
 #include "volume_internal.h"
 
 #include "../store/msg.h"
@@ -243,6 +244,8 @@ int volume_attach_view(struct volume *v)
     r = superblock_load(v->store, &v->sb, ATTACH_PATIENCE_MS);
     if (r == 0)
         r = bases_open(v->store, &v->sb, ATTACH_PATIENCE_MS, &v->bases);
+    if (r == 0 && v->cfg.snapshot)
+        r = clone_refuse_name(v->store, v->cfg.snapshot);
     if (r == 0 && v->cfg.snapshot)
         r = find_snapshot(v, &pin);
     if (r == 0)

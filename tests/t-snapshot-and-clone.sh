@@ -64,6 +64,7 @@ same "$(s3vol status --json "$first-a" | jq -r .clone_of)" "$first" "what it is 
 pin=$(s3vol snapshot list "$first" | sed -n "s|^\(clone-[^ ]*\).*$first-b$|\1|p")
 refused "$first-b" s3vol snapshot delete "$first@$pin"
 refused 'only its clone' s3vol snapshot rollback "$first@$pin"
+refused 'only its clone' s3vol mount "$first@$pin" "$MNT"
 refused 'only its clone' s3vol clone "$first@$pin" "$first-d"
 
 # in the wrong order
