@@ -332,7 +332,8 @@ int snapshot_rollback(struct store *store, const char *name, char before[PIN_NAM
 /* ------------------------------------------------------------------ delete */
 
 struct pending {
-    const struct pin *pin;
+    struct log *log;
+    const struct pin *pin; /* that is to be deleted */
     bool found;
 };
 
@@ -348,36 +349,63 @@ static int find_rollback(void *ctx, const struct header *last, const struct entr
     return 0;
 }
 
-/* A rollback to it that no checkpoint has yet still reads it. */
-static int refuse_pending(struct store *store, const struct superblock *sb, const struct pin *pin)
+/* Is there a rollback to the pin between the checkpoint `root` and what `by` keeps (NULL: the log's
+ * end)? */
+static int look_between(struct pending *p, uint64_t root, const struct pin *by)
 {
-    struct pending pending = {.pin = pin};
     struct log_position pos = {.next = 1};
     struct part_list parts = {0};
-    struct header h;
-    struct log *log;
-    uint64_t root, missing;
-    int r = log_new(store, sb, &clock_system, &log);
+    struct header h = {0};
+    uint64_t missing;
+    int r = root ? checkpoint_parts(p->log, root, PATIENCE_MS, &h, &parts) : 0;
+
+    free(parts.parts);
+    if (r == 0 && root)
+        pos = (struct log_position){.seq = root, .next = h.next, .epoch = h.epoch};
+    if (r < 0 || (by && (by->seq <= pos.seq || by->epoch == pos.epoch))) /* no claim in between */
+        return r;
+    return by ? log_replay_to(p->log, &pos, by->seq, find_rollback, p, PATIENCE_MS)
+              : log_replay(p->log, &pos, find_rollback, p, PATIENCE_MS, &missing);
+}
+
+static int look_at_pin(void *ctx, const struct pin *other)
+{
+    struct pending *p = ctx;
+
+    if (strcmp(other->name, p->pin->name) == 0 || p->found)
+        return 0;
+    int r = look_between(p, other->root, other);
+    if (r == 0 && p->found)
+        return msg_error(-EBUSY,
+                         "%s@%s: %s was made when the volume had just been rolled back to it, and "
+                         "needs it; delete that first",
+                         store_url(log_store(p->log)), p->pin->name, other->name);
+    return r == -ENOENT ? 0 : r; /* was never finished, or went meanwhile */
+}
+
+/* A rollback to it that no checkpoint has yet still reads it; and so does what was pinned between
+ * the two. */
+static int refuse_pending(struct store *store, const struct superblock *sb, const struct pin *pin)
+{
+    struct pending p = {.pin = pin};
+    uint64_t root;
+    int r = log_new(store, sb, &clock_system, &p.log);
 
     if (r < 0)
         return r;
-    r = checkpoint_newest(log, &root, PATIENCE_MS);
-    if (r == 0 && root) {
-        r = checkpoint_parts(log, root, PATIENCE_MS, &h, &parts);
-        if (r == 0)
-            pos = (struct log_position){.seq = root, .next = h.next, .epoch = h.epoch};
-    }
+    r = checkpoint_newest(p.log, &root, PATIENCE_MS);
     if (r == 0)
-        r = log_replay(log, &pos, find_rollback, &pending, PATIENCE_MS, &missing);
+        r = look_between(&p, root, NULL);
     if (r == -ENOENT)
         r = msg_error(-EAGAIN, "%s: changed while it was being read; try again", store_url(store));
-    if (r == 0 && pending.found)
+    if (r == 0 && p.found)
         r = msg_error(-EBUSY,
-                      "%s@%s: the volume was rolled back to it, and has no checkpoint since; roll "
-                      "back again, or write to it and unmount",
+                      "%s@%s: the volume was rolled back to it, and has no checkpoint since; mount "
+                      "it, and `s3vol gc` makes one",
                       store_url(store), pin->name);
-    free(parts.parts);
-    log_free(log);
+    if (r == 0)
+        r = pin_each(store, sb, look_at_pin, &p, PATIENCE_MS);
+    log_free(p.log);
     return r;
 }
 

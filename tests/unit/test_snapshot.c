@@ -140,9 +140,10 @@ static int snapshot(const char *name)
     return r;
 }
 
+static char before[PIN_NAME_MAX]; /* what the last rollback kept */
+
 static int rollback(const char *name)
 {
-    char before[PIN_NAME_MAX];
     struct store *s = store_of(&mem);
     int r = snapshot_rollback(s, name, before);
 
@@ -227,6 +228,7 @@ static void test_rollback_without_a_root(void **state)
     assert_int_equal(snapshot_delete(s, "monday"), -EBUSY); /* it is still read */
     assert_int_equal(volume_check(s, stderr, &errors), 0);
     assert_int_equal(errors, 0);
+    assert_int_equal(snapshot("between"), 0);
     attach();
     expect(0, 8 * MIB, 1);
     put(2 * MIB, MIB, 3);
@@ -237,6 +239,10 @@ static void test_rollback_without_a_root(void **state)
     expect(2 * MIB, MIB, 3);
     assert_int_equal(detach(false), 0);
     assert_int_equal(rollback("monday"), 0);
+    assert_int_equal(snapshot_delete(s, "monday"), -EBUSY); /* now by what was made before a root */
+    assert_int_equal(snapshot_delete(s, "between"), 0);
+    assert_int_equal(snapshot_delete(s, "monday"), -EBUSY); /* so was what the rollback kept */
+    assert_int_equal(snapshot_delete(s, before), 0);
     assert_int_equal(snapshot_delete(s, "monday"), 0);
     store_free(s);
     attach();
