@@ -138,7 +138,9 @@ static int claim(struct volume *v, struct catchup *c)
     if (memcmp(meta.pending_nonce, none, UUID_BYTES) == 0 ||
         memcmp(meta.pending_nonce, meta.own_nonce, UUID_BYTES) == 0)
         r = random_bytes(meta.pending_nonce, UUID_BYTES);
-    meta.clean = false;                                     /* slots are about to change */
+    if (c->pos.epoch && !(meta.clean && is_ours(&meta, &c->pos)))
+        meta.inventoried = false; /* who was killed may have left objects that nothing needs */
+    meta.clean = false;           /* slots are about to change */
     if (r == 0 && memcmp(&meta, &before, sizeof meta) != 0) /* else a writer may be quicker again */
         r = index_put_meta(v->index, &meta);
     if (r < 0)
@@ -234,7 +236,12 @@ static int attach_with_index(struct volume *v)
         v->size_changed = true;
     }
     v->commit_blocks = v->size_blocks;
-    return volume_adopt_cached(v);
+    r = volume_adopt_cached(v);
+    if (r == 0 && v->marked && v->nrecorded_dirty == 0 && !v->size_changed) {
+        r = volume_unmark_unsynced(v); /* somebody else's size replaced ours, or all was uploaded */
+        v->marked = false;
+    }
+    return r;
 }
 
 static int open_dir(struct volume *v)

@@ -104,6 +104,22 @@ static int is_unfinished(struct check *c, const struct pin *pin)
     return r < 0 ? r : !r;
 }
 
+/* What such a pin would need may be there, or gone, or in parts. */
+static int leave_out_unfinished(struct check *c)
+{
+    size_t n = 0;
+    int r = 0;
+
+    for (size_t i = 0; i < c->npins && r >= 0; i++) {
+        r = is_unfinished(c, &c->pins[i]);
+        if (r == 0)
+            c->pins[n++] = c->pins[i];
+    }
+    if (r >= 0)
+        c->npins = n;
+    return MIN(r, 0);
+}
+
 /* Deleted meanwhile, or never finished, is no damage. */
 static int tell_unreadable(struct check *c, const struct pin *pin)
 {
@@ -138,6 +154,8 @@ int check_find_needs(struct check *c)
     if (c->sb.nbases) /* its own log is looked at anyway */
         r = index_view_each(view, 0, VOLUME_BLOCKS_MAX / CHUNK_BLOCKS, need_places, &own);
     index_view_end(view);
+    if (r == 0)
+        r = leave_out_unfinished(c);
     for (size_t i = 0; i < c->npins && r == 0; i++) {
         r = each_pinned(c, &c->pins[i], need_places, *c->pins[i].clone_url ? &clones : &own);
         if (r > 0)

@@ -25,7 +25,7 @@ enum {
     BYTES_LEAST = 1024,
     PATIENCE_MS = 1000,
 #endif
-    ROOTS = 4,        /* whose time is remembered */
+    ROOTS = 8,        /* whose time is remembered */
     SWEEP_MS = 60000, /* between tries after a failure */
     BYTES_FACTOR = 8, /* logged bytes for each byte of checkpoint */
 };
@@ -209,6 +209,18 @@ static void give_back(struct checkpointer *cp, const bool *changed)
     cp->not_before = cp->segments + SEGMENTS_LEAST;
 }
 
+/* All but the newest are a part of the grace time apart: however fast they come, the oldest one is
+ * as old as that, or about to be. */
+static void remember(struct checkpointer *cp, uint64_t seq)
+{
+    int64_t apart_ms = cp->v->cfg.gc_grace_ms / (ROOTS - 2);
+
+    if (cp->roots[0].stored_ms >= cp->roots[1].stored_ms + apart_ms)
+        memmove(&cp->roots[1], &cp->roots[0], sizeof cp->roots - sizeof cp->roots[0]);
+    cp->roots[0].seq = seq;
+    cp->roots[0].stored_ms = cp->v->clock->now_ms();
+}
+
 static int write_checkpoint(struct checkpointer *cp)
 {
     struct volume *v = cp->v;
@@ -236,9 +248,7 @@ static int write_checkpoint(struct checkpointer *cp)
     free(changed);
     if (r < 0)
         return r;
-    memmove(&cp->roots[1], &cp->roots[0], sizeof cp->roots - sizeof cp->roots[0]);
-    cp->roots[0].seq = pos.seq;
-    cp->roots[0].stored_ms = v->clock->now_ms();
+    remember(cp, pos.seq);
     scope_lock(&v->chunks.lock);
     v->checkpoint_seq = pos.seq;
     v->own_checkpoints++;

@@ -66,6 +66,7 @@ int volume_complete_config(struct volume *v)
         return msg_error(-EINVAL, "--cache-size: must be 4M at least");
     if (cfg->dirty_bytes == 0)
         cfg->dirty_bytes = cfg->cache_bytes / 2;
+    cfg->compress = cfg->compress && v->sb.compress;
     if (cfg->dirty_bytes > cfg->cache_bytes)
         return msg_error(-EINVAL, "--dirty-limit: must not be larger than --cache-size");
     v->readahead.max_bytes = MIN(cfg->readahead_bytes, cfg->cache_bytes / 8);

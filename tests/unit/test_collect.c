@@ -100,6 +100,32 @@ static void test_ends_when_headers_are_most_of_it(void **state)
     assert_int_equal(detach(false), 0);
 }
 
+static size_t objects_of_the_log(void)
+{
+    scope_lock(&mem.lock);
+    return mem_count(&mem, "log/");
+}
+
+/* What is dead goes while writing goes on, though a checkpoint comes each second. */
+static void test_deletes_while_writing_goes_on(void **state)
+{
+    int64_t until = clock_system.now_ms() + 60000;
+    size_t n = 0, before;
+
+    (void)state;
+    cfg.gc = true;
+    cfg.gc_grace_ms = 5000;
+    create_and_attach(MIB);
+    do {
+        before = n;
+        put(0, MIB, draw(&rng, 1000) + 1);
+        assert_int_equal(volume_flush(volume), 0);
+        assert_true(clock_system.now_ms() < until);
+        n = objects_of_the_log();
+    } while (n >= before);
+    assert_int_equal(detach(false), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, volume_teardown)
 
 int main(void)
@@ -107,6 +133,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_ends_when_entries_are_most_of_it),
         TEST(test_ends_when_headers_are_most_of_it),
+        TEST(test_deletes_while_writing_goes_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
