@@ -30,35 +30,29 @@ static int give_up_index(struct volume *v)
     return r == 0 ? -EAGAIN : r;
 }
 
-struct local {
-    uint64_t blocks;
-};
-
 static int count_dirty(void *ctx, const struct index_cached *row)
 {
-    struct local *l = ctx;
-
-    l->blocks += mask_count(row->dirty);
+    *(uint64_t *)ctx += mask_count(row->dirty);
     return 0;
 }
 
-/* After an unclean end only dirty blocks are believed. */
-static int trust(struct volume *v)
+int volume_trust(struct volume *v, uint64_t *ret_dirty_blocks)
 {
-    struct local l = {0};
+    uint64_t dirty = 0;
     struct index_meta meta;
-    int r = index_each_cached(v->index, count_dirty, &l);
+    int r = index_each_cached(v->index, count_dirty, &dirty);
 
+    *ret_dirty_blocks = v->cfg.discard_local ? 0 : dirty;
     index_get_meta(v->index, &meta);
     v->marked = volume_has_file(v, "unsynced");
     bool grew = meta.local_blocks > meta.pos.size_blocks;
-    if (r == 0 && v->marked && (v->cfg.discard_local || (meta.clean && l.blocks == 0 && grew))) {
+    if (r == 0 && v->marked && (v->cfg.discard_local || (meta.clean && dirty == 0 && grew))) {
         /* before what it stands for is given up: of a size that is known here only, somebody
          * else's may be the reason, and the index would look like an older one then */
         r = volume_unmark_unsynced(v);
         v->marked = r < 0;
     }
-    if (r == 0 && v->marked && meta.clean && l.blocks == 0)
+    if (r == 0 && v->marked && meta.clean && dirty == 0)
         return msg_error(-EIO,
                          "%s: index.db is older than the rest, its -wal is gone, and with it data "
                          "that is not in the bucket; --discard-local mounts the volume as the "
@@ -80,33 +74,21 @@ static int trust(struct volume *v)
 
 /* ------------------------------------------------------------------ the claim */
 
-static bool is_ours(const struct index_meta *meta, const struct log_position *pos)
+/* What only this cache has must follow what this cache last attached; but somebody (`c->pos`) wrote
+ * the volume since, and both cannot be true. */
+static int refuse_fork(struct volume *v, const struct catchup *c, uint64_t dirty_blocks)
 {
-    return memcmp(pos->nonce, meta->own_nonce, UUID_BYTES) == 0 ||
-           memcmp(pos->nonce, meta->pending_nonce, UUID_BYTES) == 0;
-}
-
-/* What only this cache has must follow what this cache last attached; else somebody wrote the
- * volume since, and both cannot be true. */
-static int check_fork(struct volume *v, const struct catchup *c)
-{
-    struct local l = {0};
-    struct index_meta meta;
     char by[320];
-    int r = index_each_cached(v->index, count_dirty, &l);
-
-    index_get_meta(v->index, &meta);
-    if (r < 0 || l.blocks == 0 || c->pos.epoch == 0 || is_ours(&meta, &c->pos))
-        return r;
-    r = log_describe_claim(v->log, c->pos.claim, by, sizeof by, ATTACH_PATIENCE_MS);
+    int r = log_describe_claim(v->log, c->pos.claim, by, sizeof by, ATTACH_PATIENCE_MS);
     if (r < 0)
         return r;
     return msg_error(
         -ESTALE,
         "%s: a fork: this cache (%s) has %" PRIu64
         " KiB that are not in the bucket, but the volume was attached elsewhere since, "
-        "last by %s; --discard-local gives them up",
-        store_url(v->store), v->dir, l.blocks * (BLOCK_BYTES / 1024), by);
+        "by %s; `s3vol clone --local` saves what it was here as another volume, --discard-local "
+        "gives it up",
+        store_url(v->store), v->dir, dirty_blocks * (BLOCK_BYTES / 1024), by);
 }
 
 static void describe_us(char *who, size_t size_bytes)
@@ -129,7 +111,7 @@ static int claim(struct volume *v, struct catchup *c)
 
     index_get_meta(v->index, &meta);
     before = meta;
-    if (is_ours(&meta, &c->pos))
+    if (index_is_ours(&meta, &c->pos))
         memcpy(meta.own_nonce, c->pos.nonce, UUID_BYTES); /* pending no longer */
     else
         meta.local_blocks = 0;
@@ -138,7 +120,7 @@ static int claim(struct volume *v, struct catchup *c)
     if (memcmp(meta.pending_nonce, none, UUID_BYTES) == 0 ||
         memcmp(meta.pending_nonce, meta.own_nonce, UUID_BYTES) == 0)
         r = random_bytes(meta.pending_nonce, UUID_BYTES);
-    if (c->pos.epoch && !(meta.clean && is_ours(&meta, &c->pos)))
+    if (c->pos.epoch && !(meta.clean && index_is_ours(&meta, &c->pos)))
         meta.inventoried = false; /* who was killed may have left objects that nothing needs */
     meta.clean = false;           /* slots are about to change */
     if (r == 0 && memcmp(&meta, &before, sizeof meta) != 0) /* else a writer may be quicker again */
@@ -163,8 +145,6 @@ static int try_to_take_over(struct volume *v, struct catchup *c, bool *list)
 
     *list = r == -ENOENT;
     if (r == 0)
-        r = check_fork(v, c);
-    if (r == 0)
         r = claim(v, c);
     if (r < 0)
         return r == -ENOENT ? -EAGAIN : r;
@@ -174,7 +154,7 @@ static int try_to_take_over(struct volume *v, struct catchup *c, bool *list)
     return r == 0 && again > c->checkpoint ? -EAGAIN : r;
 }
 
-static int take_over(struct volume *v, struct catchup *c)
+static int take_over(struct volume *v, struct catchup *c, uint64_t dirty_blocks)
 {
     bool list = true;
     int r = -EAGAIN;
@@ -185,7 +165,7 @@ static int take_over(struct volume *v, struct catchup *c)
         return msg_error(-EBUSY, "%s: another machine is writing to it all the time; unmount there",
                          store_url(v->store));
     v->checkpoint_seq = c->checkpoint;
-    return r;
+    return r == -ESTALE ? refuse_fork(v, c, dirty_blocks) : r;
 }
 
 /* ------------------------------------------------------------------ attaching */
@@ -203,10 +183,12 @@ static int attach_with_index(struct volume *v)
 {
     struct catchup c = {0};
     struct index_meta meta;
+    uint64_t dirty;
     int r;
 
     index_get_meta(v->index, &meta);
-    r = trust(v);
+    r = volume_trust(v, &dirty);
+    c.ours_only = dirty > 0;
     if (r == 0)
         r = volume_open_slots(v);
     if (r == 0 && !meta.clean)
@@ -219,7 +201,7 @@ static int attach_with_index(struct volume *v)
     if (r == 0)
         r = log_new(v->store, &v->sb, v->clock, &v->log);
     if (r == 0)
-        r = take_over(v, &c);
+        r = take_over(v, &c, dirty);
     if (r == 0)
         r = checkpointer_new(v, c.segments, &v->checkpointer);
     if (r < 0)
@@ -244,27 +226,15 @@ static int attach_with_index(struct volume *v)
     return r;
 }
 
-static int open_dir(struct volume *v)
-{
-    char name[UUID_TEXT_BYTES];
-
-    uuid_format(v->sb.uuid, name);
-    int r = volume_open_dir(v, name);
-    return r == -EBUSY ? msg_error(r,
-                                   "%s: in use: the volume is mounted on this machine already; "
-                                   "unmount it, or use another --cache-dir",
-                                   v->dir)
-                       : r;
-}
-
 int volume_attach(struct volume *v)
 {
-    int r = superblock_load(v->store, &v->sb, ATTACH_PATIENCE_MS);
+    int r = v->cfg.unfinished ? superblock_load_any(v->store, &v->sb, ATTACH_PATIENCE_MS)
+                              : superblock_load(v->store, &v->sb, ATTACH_PATIENCE_MS);
 
     if (r == 0)
         r = bases_open(v->store, &v->sb, ATTACH_PATIENCE_MS, &v->bases);
     if (r == 0)
-        r = open_dir(v);
+        r = volume_open_own_dir(v);
     if (r == 0)
         r = volume_complete_config(v);
     if (r == 0)

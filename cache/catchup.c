@@ -14,6 +14,15 @@ struct context {
 
 enum { ROLLED_BACK = 1 };
 
+/* Whether this is what must not become part of the map. */
+static bool is_foreign(struct index *ix, const struct catchup *c, const struct log_position *pos)
+{
+    struct index_meta meta;
+
+    index_get_meta(ix, &meta);
+    return c->ours_only && !index_is_ours(&meta, pos);
+}
+
 static int apply(void *ctx, const struct header *last, const struct entry *entries, size_t nentries,
                  const struct log_position *pos)
 {
@@ -21,6 +30,8 @@ static int apply(void *ctx, const struct header *last, const struct entry *entri
 
     uint64_t nsegments = last->kind == HEADER_SEGMENT ? last->seq - last->first + 1 : 0;
 
+    if (last->kind == HEADER_CLAIM && is_foreign(x->ix, x->c, pos))
+        return -ESTALE;
     x->c->segments += MAX(nsegments, UINT64_C(1));
     if (last->kind == HEADER_CLAIM && last->flags & HEADER_ROLLBACK) {
         x->c->rollback = *last;
@@ -55,6 +66,10 @@ static int load_checkpoint(struct log *log, struct index *ix, int64_t patience_m
     if (r < 0)
         return r;
     r = checkpoint_load(log, c->checkpoint, reload_add, ix, patience_ms, &pos);
+    if (r == 0 && is_foreign(ix, c, &pos)) {
+        c->pos = pos;
+        r = -ESTALE;
+    }
     r = end_reload(ix, &pos, r, gate);
     if (r == 0)
         c->pos = pos;
@@ -181,7 +196,7 @@ int catchup(struct log *log, struct index *ix, int64_t patience_ms, struct catch
     struct index_meta meta;
     int r;
 
-    *ret = (struct catchup){0};
+    *ret = (struct catchup){.ours_only = ret->ours_only};
     index_get_meta(ix, &meta);
     ret->pos = meta.pos;
     r = checkpoint_newest(log, &ret->checkpoint, patience_ms);

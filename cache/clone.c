@@ -29,7 +29,7 @@ int clone_needs_pin(struct store *store, const struct pin *pin)
     if (r == 0 && superblock_decode(text, len, &sb, &why) < 0)
         r = 1;
     else if (r == 0 && memcmp(sb.uuid, pin->clone_uuid, UUID_BYTES) == 0)
-        r = superblock_load(clone, &sb, PATIENCE_MS) < 0 ? 1 : !sb.flattened;
+        r = superblock_load_any(clone, &sb, PATIENCE_MS) < 0 ? 1 : !sb.flattened;
     store_free(clone);
     return r == -ENOENT ? 0 : r;
 }
@@ -283,9 +283,9 @@ static int prepare(struct cloning *c, struct store *to)
     return r == 0 ? name_clone(c) : r;
 }
 
-int volume_clone(struct store *store, const char *name, struct store *to)
+static int make_clone(struct store *store, const char *name, struct store *to, bool unfinished)
 {
-    struct cloning c = {.from = store};
+    struct cloning c = {.from = store, .sb.unfinished = unfinished};
     bool stored = false;
     int r = clone_refuse_name(store, name);
 
@@ -306,4 +306,14 @@ int volume_clone(struct store *store, const char *name, struct store *to)
                  store_url(to), store_url(store), c.pin.name);
     }
     return r;
+}
+
+int volume_clone(struct store *store, const char *name, struct store *to)
+{
+    return make_clone(store, name, to, false);
+}
+
+int volume_clone_unfinished(struct store *store, struct store *to)
+{
+    return make_clone(store, "", to, true);
 }

@@ -48,6 +48,19 @@ int volume_open_dir(struct volume *v, const char *name)
     return -EBUSY;
 }
 
+int volume_open_own_dir(struct volume *v)
+{
+    char name[UUID_TEXT_BYTES];
+
+    uuid_format(v->sb.uuid, name);
+    int r = volume_open_dir(v, name);
+    return r == -EBUSY ? msg_error(r,
+                                   "%s: in use: the volume is mounted on this machine already; "
+                                   "unmount it, or use another --cache-dir",
+                                   v->dir)
+                       : r;
+}
+
 bool volume_has_file(struct volume *v, const char *name)
 {
     char path[sizeof v->dir + 32];
@@ -56,17 +69,31 @@ bool volume_has_file(struct volume *v, const char *name)
     return format(path, sizeof path, "%s/%s", v->dir, name) == 0 && stat(path, &st) == 0;
 }
 
-int volume_remove_cache(struct volume *v)
+static int remove_files(const char *dir)
 {
     static const char *const names[] = {"index.db", "index.db-wal", "index.db-shm", "slots",
                                         "unsynced"};
-    char path[sizeof v->dir + 32];
+    char path[sizeof((struct volume *)0)->dir + 32];
 
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-        if (format(path, sizeof path, "%s/%s", v->dir, names[i]) < 0 ||
+        if (format(path, sizeof path, "%s/%s", dir, names[i]) < 0 ||
             (unlink(path) < 0 && errno != ENOENT))
             return msg_error(-errno, "%s: cannot remove: %s", path, strerror(errno));
     return 0;
+}
+
+int volume_remove_cache(struct volume *v)
+{
+    return remove_files(v->dir);
+}
+
+void volume_remove_dir(const char *dir)
+{
+    char path[sizeof((struct volume *)0)->dir + 32];
+
+    if (remove_files(dir) == 0 && format(path, sizeof path, "%s/lock", dir) == 0 &&
+        unlink(path) == 0)
+        (void)rmdir(dir);
 }
 
 int volume_open_index(struct volume *v)

@@ -258,6 +258,12 @@ void index_get_meta(struct index *ix, struct index_meta *ret)
     *ret = ix->meta;
 }
 
+bool index_is_ours(const struct index_meta *meta, const struct log_position *pos)
+{
+    return memcmp(pos->nonce, meta->own_nonce, UUID_BYTES) == 0 ||
+           memcmp(pos->nonce, meta->pending_nonce, UUID_BYTES) == 0;
+}
+
 int index_put_meta_locked(struct index *ix, const struct index_meta *m)
 {
     sqlite3_stmt *q = ix->q.put_meta;

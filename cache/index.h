@@ -39,6 +39,8 @@ bool index_damaged(const struct index *ix);
 int index_make_temporary(struct index *ix);
 
 void index_get_meta(struct index *ix, struct index_meta *ret_meta);
+/* Whether the newest claim there is of whoever has this index. Pure. */
+bool index_is_ours(const struct index_meta *meta, const struct log_position *pos);
 /* `pos` and mapped_blocks are not taken from here. */
 int index_put_meta(struct index *ix, const struct index_meta *meta);
 

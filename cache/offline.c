@@ -121,7 +121,7 @@ int volume_delete(struct store *store)
     size_t len;
     int r = store_get_head(store, "volume", head, sizeof head, &len, NULL, PATIENCE_MS);
     bool there = r == 0;
-    bool known = there && superblock_load(store, &sb, PATIENCE_MS) == 0;
+    bool known = there && superblock_load_any(store, &sb, PATIENCE_MS) == 0;
 
     if (r < 0 && r != -ENOENT)
         return r;

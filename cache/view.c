@@ -1,7 +1,8 @@
 /*
  * A view: a volume that is only read, as of one instant. No claim and no thread that writes; a
  * cache directory of its own. A snapshot's is as warm as it was left, whatever happened to the
- * volume; the volume's own is brought up to date. follow.c goes on from there.
+ * volume; the volume's own is brought up to date. follow.c goes on from there. A fork's is the one
+ * of whoever wrote it.
  */
 #include "catchup.h"
 #include "snapshot.h"
@@ -81,7 +82,7 @@ int volume_gone(struct volume *v, const char *url, uint64_t seq)
     told = v->gone;
     v->gone = true;
     pthread_mutex_unlock(&v->chunks.lock);
-    if (told)
+    if (told || v->cfg.fork) /* fork.c tells of every block */
         return -EIO;
     if (v->cfg.snapshot)
         r = pin_load(v->store, &v->sb, v->cfg.snapshot, &pin, v->cfg.timeout_ms);
@@ -111,6 +112,8 @@ static int open_dir(struct volume *v)
     char uuid[UUID_TEXT_BYTES], name[UUID_TEXT_BYTES + PIN_NAME_MAX + 16];
     int r = -EBUSY;
 
+    if (v->cfg.fork)
+        return volume_open_own_dir(v);
     uuid_format(v->sb.uuid, uuid);
     for (unsigned i = 1; i <= DIRS_MAX && r == -EBUSY; i++) {
         if (!v->cfg.snapshot)
@@ -137,10 +140,13 @@ static int empty_cache(struct volume *v)
 
 /* Nothing in it is news to anybody. After an unclean end no block is believed, but the map, which
  * only changes in transactions. */
-static int trust(struct volume *v)
+static int trust(struct volume *v, uint64_t *ret_dirty_blocks)
 {
     struct index_meta meta;
 
+    *ret_dirty_blocks = 0;
+    if (v->cfg.fork)
+        return volume_trust(v, ret_dirty_blocks);
     index_get_meta(v->index, &meta);
     return meta.clean && volume_has_file(v, "slots") ? 0 : index_forget(v->index, true);
 }
@@ -207,16 +213,46 @@ static int go_to_newest(struct volume *v, struct catchup *c)
     return r;
 }
 
+/* The last instant before somebody else attached. */
+static int go_to_fork(struct volume *v, struct catchup *c, uint64_t dirty_blocks)
+{
+    struct index_meta meta;
+    int r;
+
+    if (dirty_blocks == 0)
+        return msg_error(-ENODATA,
+                         "%s: no fork: the cache on this machine (%s) has nothing that the bucket "
+                         "has not",
+                         store_url(v->store), v->dir);
+    c->ours_only = true;
+    r = catchup(v->log, v->index, ATTACH_PATIENCE_MS, c);
+    if (r == -ENOENT)
+        return msg_error(-EAGAIN, "%s: changed while it was being read; try again",
+                         store_url(v->store));
+    if (r == 0)
+        return msg_error(-EINVAL,
+                         "%s: no fork: nobody else attached since it was attached here (%s); mount "
+                         "it, and everything is there",
+                         store_url(v->store), v->dir);
+    index_get_meta(v->index, &meta);
+    c->pos = meta.pos;
+    c->pos.size_blocks = MAX(meta.pos.size_blocks, meta.local_blocks);
+    return r == -ESTALE ? 0 : r;
+}
+
 static int attach_with_index(struct volume *v, struct pin *pin)
 {
     struct catchup c = {0};
     struct index_meta meta;
+    uint64_t dirty;
     int r = log_new(v->store, &v->sb, v->clock, &v->log);
 
     if (r == 0)
-        r = trust(v);
+        r = trust(v, &dirty);
     if (r == 0)
-        r = pin ? go_to_snapshot(v, pin, &c) : go_to_newest(v, &c);
+        r = v->cfg.fork ? go_to_fork(v, &c, dirty)
+            : pin       ? go_to_snapshot(v, pin, &c)
+                        : go_to_newest(v, &c);
     if (r == 0)
         r = volume_open_slots(v);
     if (r == 0)
@@ -258,6 +294,9 @@ int volume_attach_view(struct volume *v)
         r = attach_with_index(v, v->cfg.snapshot ? &pin : NULL);
     if (r == 0 || !(v->index_damaged || (v->index && index_damaged(v->index))))
         return r;
+    if (v->cfg.fork)
+        return msg_error(-EBADMSG, "%s: index.db is damaged, and with it what the volume was here",
+                         v->dir);
     msg_warn("%s: index.db is damaged: starting with an empty cache", v->dir);
     index_close(v->index);
     v->index = NULL;

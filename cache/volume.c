@@ -246,7 +246,7 @@ static int close_view(struct volume *v)
 {
     stop_stores(v); /* also what is read ahead */
     stop_threads(v, 0);
-    (void)leave(v, true);
+    (void)leave(v, !v->cfg.fork);
     free_volume(v);
     return 0;
 }

@@ -36,6 +36,9 @@ struct volume_config {
                             checkpoints may be at it */
     bool read_only;      /* takes nothing from any writer, and writes nothing to the bucket */
     const char *snapshot; /* read_only: the volume as this one keeps it; NULL: as it is now */
+    bool fork;            /* read_only: the volume as this machine's cache has it, which has what
+                             the bucket has not, before somebody else attached */
+    bool unfinished;      /* what is attached is still being made, and by the caller */
     int64_t follow_ms;    /* read_only: looks for a newer instant so often; 0: never */
     bool discard_local;   /* throw away what only the cache has (a fork), instead of refusing */
     unsigned uploads;     /* segments uploaded at once */

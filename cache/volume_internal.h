@@ -288,9 +288,13 @@ void *volume_reclaimer(void *volume);
 /* --- directory.c: the cache directory --- */
 /* Makes, opens and locks the one of this name. -EBUSY, silently: it is in use. */
 int volume_open_dir(struct volume *v, const char *name);
+/* The one of who writes the volume on this machine. -EBUSY, with a message. */
+int volume_open_own_dir(struct volume *v);
 bool volume_has_file(struct volume *v, const char *name);
 /* All that is cached is forgotten. Nothing of it is open. */
 int volume_remove_cache(struct volume *v);
+/* A directory that was made in vain; nobody has it open. */
+void volume_remove_dir(const char *dir);
 int volume_open_index(struct volume *v);
 int volume_open_slots(struct volume *v);
 /* The files are there after a power cut, too, before "unsynced" can say that they must be. */
@@ -301,5 +305,7 @@ int volume_adopt_cached(struct volume *v);
 /* --- attach.c --- */
 /* -EAGAIN: the index was damaged, and is gone; begin anew, with an empty cache. */
 int volume_attach(struct volume *v);
+/* What the cache has is believed as far as it may be: after an unclean end only dirty blocks. */
+int volume_trust(struct volume *v, uint64_t *ret_dirty_blocks);
 
 #endif

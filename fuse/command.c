@@ -69,7 +69,9 @@ static const struct command table[] = {
     {"clone", COMMAND_CLONE, "[OPTIONS] URL[@SNAPSHOT] NEWURL",
      "make a new volume that begins as another",
      "Makes a volume that begins as URL is now, or as its snapshot is, in an instant:\n"
-     "they share what is stored, and each goes its own way from there.",
+     "they share what is stored, and each goes its own way from there. With --local it\n"
+     "is what this machine's cache makes of URL, after others have mounted that: what\n"
+     "differs is copied. The cache stays as it is, until mount --discard-local.",
      2, 2, false, command_clone},
     {"flatten", COMMAND_FLATTEN, "[OPTIONS] DIR|URL", "make a clone depend on nothing else",
      "Copies what a clone still shares with what it was made from, so that this can be\n"

@@ -1,6 +1,7 @@
 #include "command.h"
 
 #include "../cache/snapshot.h"
+#include "../store/clock.h"
 #include "../store/msg.h"
 #include "../store/scope.h"
 #include "../store/url.h"
@@ -9,7 +10,10 @@
 #include "mountpoint.h"
 #include "units.h"
 
+#include <inttypes.h>
 #include <string.h>
+
+enum { SHOW_MS = 500 };
 
 /* What a command is about: a volume, and perhaps a snapshot of it. */
 struct target {
@@ -150,6 +154,54 @@ int command_snapshot(struct options *options)
     return command_exit(r);
 }
 
+/* ---------------------------------------------------------------------------- clone */
+
+struct saving {
+    struct control_progress progress;
+    int64_t shown_ms;
+};
+
+static void show_saving(void *ctx, const struct fork_saved *so_far)
+{
+    struct saving *s = ctx;
+    char size[UNITS_TEXT_MAX];
+    int64_t now = clock_system.now_ms();
+
+    if (!isatty(STDERR_FILENO) || now < s->shown_ms + SHOW_MS)
+        return;
+    s->shown_ms = now;
+    s->progress.shown = true;
+    fprintf(stderr, "\r%s copied\033[K", units_format_size(so_far->copied_bytes, size));
+    (void)fflush(stderr);
+}
+
+static void print_lost(void *ctx, uint64_t offset, uint64_t len)
+{
+    struct saving *s = ctx;
+
+    control_shown(&s->progress);
+    printf("lost: %" PRIu64 " bytes at %" PRIu64 "\n", len, offset);
+}
+
+static int save_fork(struct options *options, struct store *from, struct store *to)
+{
+    char cache_dir[PATH_MAX], size[UNITS_TEXT_MAX];
+    struct saving s = {0};
+    struct fork_watch watch = {&s, print_lost, show_saving};
+    struct fork_saved saved;
+    int r = command_cache_dir(options, cache_dir);
+
+    if (r < 0)
+        return r;
+    options->volume.cache_dir = cache_dir;
+    r = volume_save_fork(from, &options->volume, to, options->force, &watch, &saved);
+    control_shown(&s.progress);
+    if (r == 0)
+        printf("saved: %s that %s does not have\n", units_format_size(saved.copied_bytes, size),
+               store_url(from));
+    return r;
+}
+
 int command_clone(struct options *options)
 {
     struct store *from = NULL, *to = NULL;
@@ -164,6 +216,9 @@ int command_clone(struct options *options)
     if (r == 0 && there.s3 != (strncmp(t.url, "s3://", 5) == 0))
         r = msg_error(-EINVAL, "%s: a clone is in the same kind of store as its base",
                       options->args[1]);
+    if (r == 0 && options->local && (*t.mounted || *t.name))
+        r = msg_error(-EINVAL, "%s: --local takes the URL of a volume, not a snapshot or a mount",
+                      options->args[0]);
     if (r == 0 && *t.mounted && !*t.name)
         r = flush_mounted(t.mounted);
     if (r == 0)
@@ -171,7 +226,7 @@ int command_clone(struct options *options)
     if (r == 0)
         r = store_open(&options->store, options->args[1], &to);
     if (r == 0)
-        r = volume_clone(from, t.name, to);
+        r = options->local ? save_fork(options, from, to) : volume_clone(from, t.name, to);
     store_free(from);
     store_free(to);
     return command_exit(r);

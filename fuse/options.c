@@ -24,7 +24,7 @@ static const struct option table[] = {
     {"compress", 0, SWITCH, COMMAND_CREATE, AT(create.compress), NULL, 0, 0, 0,
      "compress what is stored (zstd) where it pays; on by default"},
 
-    {"cache-dir", 0, TEXT, COMMAND_MOUNT | COMMAND_RESIZE | COMMAND_FLATTEN, AT(volume.cache_dir), "DIR", 0, 0, 0,
+    {"cache-dir", 0, TEXT, COMMAND_MOUNT | COMMAND_RESIZE | COMMAND_FLATTEN | COMMAND_CLONE, AT(volume.cache_dir), "DIR", 0, 0, 0,
      "where the caches of all volumes are; $S3VOL_CACHE_DIR, else /var/cache/s3vol for root and "
      "~/.cache/s3vol for others"},
     {"cache-size", 0, SIZE, COMMAND_MOUNT, AT(volume.cache_bytes), "SIZE", 16 * M, 1024 * T, 0,
@@ -81,6 +81,11 @@ static const struct option table[] = {
      "if the volume cannot be mounted as it is: make it what it was at the newest instant that can "
      "be read; says which that is, and asks"},
     {"force", 0, FLAG, COMMAND_DELETE | COMMAND_CHECK, AT(force), NULL, 0, 0, 0, "do not ask"},
+    {"local", 0, FLAG, COMMAND_CLONE, AT(local), NULL, 0, 0, 0,
+     "where mounting refuses because the volume has since been mounted elsewhere: begin as it was "
+     "on this machine then, with what only the local cache has"},
+    {"force", 0, FLAG, COMMAND_CLONE, AT(force), NULL, 0, 0, 0,
+     "with --local: save the rest if something was reclaimed meanwhile, with zeros there"},
     {"shrink", 0, FLAG, COMMAND_RESIZE, AT(shrink), NULL, 0, 0, 0,
      "let SIZE be smaller than the volume is; refused if there is data beyond"},
     {"discard-data", 0, FLAG, COMMAND_RESIZE, AT(discard_data), NULL, 0, 0, 0,

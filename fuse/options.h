@@ -45,6 +45,7 @@ struct options {
     bool force;
     uint64_t offset, length;   /* defrag */
     bool shrink, discard_data; /* resize */
+    bool local;                /* clone */
     bool help;
     const char *args[OPTIONS_ARGS_MAX]; /* what is not an option, in order */
     unsigned nargs;

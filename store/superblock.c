@@ -79,13 +79,14 @@ int superblock_encode(const struct superblock *sb, char *buf, size_t size_bytes,
 
     uuid_format(sb->uuid, uuid);
     if (r == 0)
-        r = format(buf, size_bytes,
-                   "{\"s3vol\":%d,\"uuid\":\"%s\",\"size_bytes\":%llu,\"block_bytes\":%d,"
-                   "\"chunk_blocks\":%d,\"window\":%d,\"compression\":\"%s\","
-                   "\"encryption\":\"none\",\"base\":%s,\"conditional_put\":%s,\"created\":\"%s\"",
-                   FORMAT_VERSION, uuid, (unsigned long long)sb->size_bytes, BLOCK_BYTES,
-                   CHUNK_BLOCKS, WINDOW, sb->compress ? "zstd" : "none", bases,
-                   sb->conditional_put ? "true" : "false", sb->created);
+        r = format(
+            buf, size_bytes,
+            "{\"s3vol\":%d,\"uuid\":\"%s\",\"size_bytes\":%llu,\"block_bytes\":%d,"
+            "\"chunk_blocks\":%d,\"window\":%d,\"compression\":\"%s\","
+            "\"encryption\":\"none\",\"base\":%s,\"conditional_put\":%s,\"created\":\"%s\"%s",
+            FORMAT_VERSION, uuid, (unsigned long long)sb->size_bytes, BLOCK_BYTES, CHUNK_BLOCKS,
+            WINDOW, sb->compress ? "zstd" : "none", bases, sb->conditional_put ? "true" : "false",
+            sb->created, sb->unfinished ? ",\"unfinished\":true" : "");
     return r == 0 ? note_seal(buf, size_bytes, ret_len) : r;
 }
 
@@ -93,10 +94,11 @@ int superblock_encode(const struct superblock *sb, char *buf, size_t size_bytes,
 static const char MEMBERS[] =
     "SELECT j->>'$.s3vol', j->>'$.uuid', j->>'$.size_bytes', j->>'$.block_bytes',"
     " j->>'$.chunk_blocks', j->>'$.window', j->>'$.compression', j->>'$.encryption',"
-    " j->>'$.conditional_put', j->>'$.created', json_type(j, '$.base'), o->>'$.url', o->>'$.uuid',"
-    " o->>'$.root', o->>'$.seq' FROM (SELECT j, iif(b.type = 'object', b.value, NULL) AS o"
+    " j->>'$.conditional_put', j->>'$.created', j->>'$.unfinished', json_type(j, '$.base'),"
+    " o->>'$.url', o->>'$.uuid', o->>'$.root', o->>'$.seq' FROM (SELECT j, iif(b.type = 'object', "
+    "b.value, NULL) AS o"
     "  FROM (SELECT ?1 AS j) LEFT JOIN json_each(j, '$.base') b)";
-enum { AT_BASE_TYPE = 10, AT_BASE = 11 };
+enum { AT_BASE_TYPE = 11, AT_BASE = 12 };
 
 static bool has_control(const char *text)
 {
@@ -143,6 +145,7 @@ static int read_members(void *ctx, sqlite3_stmt *q, const char **ret_why)
     sb->size_bytes = (uint64_t)sqlite3_column_int64(q, 2);
     sb->compress = strcmp(compression, "zstd") == 0;
     sb->conditional_put = sqlite3_column_int(q, 8) != 0;
+    sb->unfinished = sqlite3_column_int(q, 10) != 0;
     if (uuid_parse(uuid, sb->uuid) < 0 ||
         format(sb->created, sizeof sb->created, "%s", created) < 0 ||
         sqlite3_column_int(q, 3) != BLOCK_BYTES || sqlite3_column_int(q, 4) != CHUNK_BLOCKS ||
@@ -229,12 +232,22 @@ int superblock_store(struct store *store, struct superblock *sb, bool probe, int
                   patience_ms);
     if (r == -EEXIST) { /* perhaps our own lost first try */
         struct superblock there;
-        r = superblock_load(store, &there, patience_ms);
+        r = superblock_load_any(store, &there, patience_ms);
         if (r == 0 && memcmp(there.uuid, sb->uuid, UUID_BYTES) != 0)
             r = msg_error(-EEXIST, "%s: somebody else created a volume here at this moment",
                           store_url(store));
     }
     return r;
+}
+
+int superblock_finish(struct store *store, struct superblock *sb, int64_t patience_ms)
+{
+    char text[NOTE_BYTES_MAX];
+    size_t len;
+
+    sb->unfinished = false;
+    int r = superblock_encode(sb, text, sizeof text, &len);
+    return r == 0 ? store_put(store, "volume", text, len, 0, patience_ms) : r;
 }
 
 int superblock_create(struct store *store, struct superblock *sb, const struct clock *clock,
@@ -284,7 +297,7 @@ static int look_for_flat(struct store *store, struct superblock *sb, int64_t pat
     return r == -ENOENT ? 0 : r;
 }
 
-int superblock_load(struct store *store, struct superblock *ret_sb, int64_t patience_ms)
+int superblock_load_any(struct store *store, struct superblock *ret_sb, int64_t patience_ms)
 {
     char text[NOTE_BYTES_MAX];
     const char *why;
@@ -300,4 +313,16 @@ int superblock_load(struct store *store, struct superblock *ret_sb, int64_t pati
     if (r < 0)
         return msg_error(r, "%s: superblock (object \"volume\"): %s", store_url(store), why);
     return ret_sb->nbases ? look_for_flat(store, ret_sb, patience_ms) : 0;
+}
+
+int superblock_load(struct store *store, struct superblock *ret_sb, int64_t patience_ms)
+{
+    int r = superblock_load_any(store, ret_sb, patience_ms);
+
+    if (r == 0 && ret_sb->unfinished)
+        return msg_error(-EBUSY,
+                         "%s: unfinished: `s3vol clone --local` is making it; or that was "
+                         "interrupted: `s3vol delete` it then, and begin again",
+                         store_url(store));
+    return r;
 }

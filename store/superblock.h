@@ -1,6 +1,7 @@
 /*
- * The superblock: object "volume", JSON, written once at create and never again. What a clone
- * became since, is said by an object beside it: "flat-<uuid>".
+ * The superblock: object "volume", JSON, written once at create and never again; but that of a
+ * volume that takes long to make says so, and is replaced when it is finished. What a clone became
+ * since, is said by an object beside it: "flat-<uuid>".
  */
 #ifndef S3VOL_SUPERBLOCK_H
 #define S3VOL_SUPERBLOCK_H
@@ -24,6 +25,7 @@ struct superblock {
     uint64_t size_bytes;  /* at creation; the log knows of later growth */
     bool compress;        /* what mounts do by default */
     bool conditional_put; /* the store refuses to overwrite when asked to: found out at create */
+    bool unfinished;      /* still being made: nobody else may attach */
     char created[32];     /* RFC 3339, UTC */
     /* of a clone: the volume that it was made from, then that one's bases in their order */
     unsigned nbases;
@@ -64,7 +66,13 @@ static inline unsigned superblock_needed_bases(const struct superblock *sb)
     return sb->flattened ? 0 : sb->nbases;
 }
 
-/* Fails with one line printed; -ENOENT: there is no volume. One request, of a clone two. */
+/* Replaces the superblock of a volume that was unfinished. Again and again is once. */
+int superblock_finish(struct store *store, struct superblock *sb, int64_t patience_ms);
+
+/* Fails with one line printed; -ENOENT: there is no volume; -EBUSY: it is unfinished. One request,
+ * of a clone two. */
 int superblock_load(struct store *store, struct superblock *ret_sb, int64_t patience_ms);
+/* The same, whether it is finished or not. */
+int superblock_load_any(struct store *store, struct superblock *ret_sb, int64_t patience_ms);
 
 #endif

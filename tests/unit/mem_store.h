@@ -65,6 +65,7 @@ struct mem_object {
 typedef enum mem_act mem_script(void *ctx, char verb, const char *key);
 
 struct mem {
+    const char *name; /* of the volume in it */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct mem_object *objects; /* by key */
@@ -83,7 +84,7 @@ struct mem_client {
 
 static inline void mem_init(struct mem *m)
 {
-    *m = (struct mem){0};
+    *m = (struct mem){.name = "vm1"};
     pthread_mutex_init(&m->lock, NULL);
     clock_cond_init(&m->changed);
 }
@@ -302,8 +303,10 @@ static inline struct store *mem_try_store(struct mem *m, const struct clock *clo
     static const struct store_ops ops = {mem_op_put, mem_op_get,  mem_op_list,
                                          mem_op_del, mem_op_stop, free};
     struct mem_client *c = calloc(1, sizeof *c);
-    struct store_backend backend = {.ops = &ops, .self = c, .url = "mem://b/vm1"};
+    struct store_backend backend = {.ops = &ops, .self = c};
     struct store *store = NULL;
+
+    (void)snprintf(backend.url, sizeof backend.url, "mem://b/%s", m->name);
 
     c->mem = m;
     (void)store_new(&backend, clock, &store);
