@@ -99,8 +99,17 @@ int dir_check_root(struct dir *dir, struct store_error *err)
     return 0;
 }
 
-static int sync_dir(const char *path, struct store_error *err)
+static int sync_dir(struct dir *dir, const char *path, struct store_error *err)
 {
+    if (dir->sync_failed) {
+        err->fate = STORE_FINAL;
+        (void)snprintf(
+            err->text, sizeof err->text,
+            "syncing a directory of %.250s failed before: nothing stored there is sure to "
+            "survive a power cut; see to the disk, and mount again",
+            dir->root);
+        return -EIO;
+    }
     scope_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     /* EACCES: a directory above the volume that may be entered and not read. */
@@ -110,8 +119,10 @@ static int sync_dir(const char *path, struct store_error *err)
     if (fsync(fd) == 0 || errno == EINVAL)
         return 0;
     int r = dir_failed("sync", path, errno, err);
-    if (r == -EIO) /* the next fsync might say that all is well although it is not */
+    if (r == -EIO) {
         err->fate = STORE_FINAL;
+        dir->sync_failed = true;
+    }
     return r;
 }
 
@@ -147,12 +158,12 @@ static int sync_entry(struct dir *dir, const char *sub, struct store_error *err)
 
     strcpy(at, sub);
     dir_path(dir, at, path);
-    int r = sync_dir(path, err);
+    int r = sync_dir(dir, path, err);
     for (; r == 0; parent_of(at, at)) {
         if (!is_durable(dir, at)) {
             dir_path(dir, at, path);
             parent_of(path, path);
-            r = sync_dir(*path ? path : "/", err);
+            r = sync_dir(dir, *path ? path : "/", err);
             if (r == 0)
                 remember_durable(dir, at);
         }
@@ -351,7 +362,7 @@ static int sync_removal(struct dir *dir, const char *sub, struct store_error *er
         }
         parent_of(at, at);
     }
-    return sync_dir(*path ? path : "/", err);
+    return sync_dir(dir, *path ? path : "/", err);
 }
 
 static int dir_del(void *self, const char *const *keys, size_t nkeys, struct store_error *err)

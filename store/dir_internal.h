@@ -25,6 +25,9 @@ struct dir {
     /* An object was seen below the root. From then on a missing or empty root is taken for a share
      * that is not mounted: an outage, not an empty store. */
     atomic_bool populated;
+    /* The sync of a directory failed: the next one might say that all is well although it is not.
+     * So nothing is acknowledged any more. */
+    atomic_bool sync_failed;
     pthread_mutex_t lock; /* guards `durable` */
     /* Directories, relative to the root and "" for itself, whose own entries in their parents were
      * synced by us. Once this is full, others are synced each time. */

@@ -290,6 +290,15 @@ static void test_failed_syncs(void **state)
     assert_int_equal(put("a", "x", 0), -EIO);
     assert_int_equal(err.fate, STORE_FINAL);
     assert_int_equal(put("a", "x", STORE_IF_ABSENT), -EIO);
+    fail_fsync = 0;
+    assert_int_equal(put("a", "x", STORE_IF_ABSENT), -EIO); /* it is there; who knows how long */
+    assert_int_equal(err.fate, STORE_FINAL);
+    assert_int_equal(put("b", "x", 0), -EIO);
+}
+
+static void test_no_sync_of_directories(void **state)
+{
+    (void)state;
     fail_fsync = EINVAL; /* cannot be done there */
     assert_int_equal(put("a", "x", 0), 0);
 }
@@ -465,6 +474,7 @@ int main(void)
         DIR_TEST(test_races_have_one_winner),
         DIR_TEST(test_what_is_synced),
         DIR_TEST(test_failed_syncs),
+        DIR_TEST(test_no_sync_of_directories),
         DIR_TEST(test_full_disk_is_a_pause),
         DIR_TEST(test_lists_in_order_of_bytes),
         DIR_TEST(test_stale_temporaries_go),
