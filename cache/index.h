@@ -1,7 +1,8 @@
 /*
- * index.db: what must outlive the process, in SQLite. Three tables: `meta` (one row), `map` (a row
- * for each chunk that has blocks in the bucket: where they are) and `cached` (a row for each chunk
- * whose slot may be trusted at the next start). Schema: cache/DESIGN.md.
+ * index.db: what must outlive the process, in SQLite. Five tables: `meta` (one row), `map` (a row
+ * for each chunk that has blocks in the bucket: where they are), `cached` (a row for each chunk
+ * whose slot may be trusted at the next start), `segments` (a row for each segment that the map
+ * needs, or needed) and `pins` (what snapshots and clones need). Schema: cache/DESIGN.md.
  *
  * One connection writes, one reads; both are used by one thread at a time, behind locks of their
  * own that nothing else is taken under. Errors are reported here, once: -EIO (damaged, or the disk

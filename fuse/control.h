@@ -41,7 +41,7 @@ struct control_task {
     int32_t result;                        /* out, when done: 0 or a negative errno */
     uint64_t pid;                          /* out: the daemon */
     uint64_t dirty_bytes, uploading_bytes; /* out */
-    uint32_t lost;          /* out: fenced or failed, nothing can be saved any more */
+    uint32_t lost;          /* out: fenced, damaged or failed, nothing can be saved any more */
     uint32_t unreachable;   /* out: the store does not answer, or refuses us */
     uint64_t garbage_bytes; /* out: stored and not needed; 0 if that is not known */
     uint64_t offset, len;   /* in: the range to defragment, len 0: to the end; the new size */

@@ -175,8 +175,8 @@ static void setattr(fuse_req_t req, fuse_ino_t ino, struct stat *want, int which
         return;
     }
     if ((which & FUSE_SET_ATTR_SIZE) && (uint64_t)want->st_size < size) {
-        msg_warn("image: truncating it was refused: a volume cannot shrink; write to it without "
-                 "truncating, or discard what is in it");
+        msg_warn("image: truncating it was refused: see `s3vol resize --shrink`; or write to it "
+                 "without truncating, or discard what is in it");
         fuse_reply_err(req, EPERM);
         return;
     }

@@ -37,8 +37,9 @@ struct header {
     uint64_t epoch;
     uint64_t seq;         /* this object's number; a part's: its checkpoint's */
     uint64_t size_blocks; /* the volume's size from here on */
-    uint64_t first;       /* segment: the first number of its commit; claim and checkpoint: the last
-                             number of the last whole commit (0: none); part: its index */
+    uint64_t first;       /* segment: the first number of its commit; claim: the end of what is
+                             before it, a commit's or an older claim (0: nothing); checkpoint: seq;
+                             part: its index */
     uint64_t next;        /* claim and checkpoint: the number where the log goes on; segment: all
                              below it were acknowledged when this one was stored; part: 0 */
     uint64_t claim;       /* the number of the attachment's claim; a claim's: its own */
