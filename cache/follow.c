@@ -12,7 +12,8 @@
 #include <string.h>
 
 enum {
-    LIST_MS = 60000,    /* between looks at the checkpoints */
+    LIST_LOOKS = 10,    /* between looks at the checkpoints, so many at the log … */
+    LIST_MS = 60000,    /* … or this time, whichever is shorter */
     DAMAGED_MS = 60000, /* … and at what is damaged */
     FEW_COMMITS = 8,    /* are read one after the other; more with a listing, many at once */
     BATCH_ENTRIES = 16384,
@@ -171,11 +172,11 @@ static int start_over(struct follower *f)
 static int look(struct follower *f, bool thorough)
 {
     struct volume *v = f->v;
-    int64_t began = v->clock->now_ms();
+    int64_t began = v->clock->now_ms(), list_ms = MIN(LIST_LOOKS * v->cfg.follow_ms, LIST_MS);
     int r = look_at_log(f);
 
     if (r == -EBADMSG || r == -EPROTONOSUPPORT || /* unless a repair is behind it */
-        (r == 0 && (thorough || began - f->listed_ms >= LIST_MS))) {
+        (r == 0 && (thorough || began - f->listed_ms >= list_ms))) {
         int roots = look_at_roots(f);
         r = roots < 0 ? roots : r;
     }
