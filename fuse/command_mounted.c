@@ -277,12 +277,10 @@ int command_umount(struct options *options)
     close(fd);
     fd = -1;
     r = detach(path);
-    if (r == -EBUSY) {
-        if (options->keep_local && control_open(path, &fd) == 0)
-            control_keep_local(fd, false);
-        if (refuse_if_busy(path) == 0)
-            msg_error(r, "%s: the image is in use; fuser -vm %s tells by whom", path, path);
-    }
+    if (r < 0 && options->keep_local && control_open(path, &fd) == 0)
+        control_keep_local(fd, false);
+    if (r == -EBUSY && refuse_if_busy(path) == 0)
+        msg_error(r, "%s: the image is in use; fuser -vm %s tells by whom", path, path);
     if (r < 0)
         return EXIT_FAILED;
     while (pidfd >= 0 && poll(&(struct pollfd){.fd = pidfd, .events = POLLIN}, 1, -1) < 0)
