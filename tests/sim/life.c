@@ -65,29 +65,37 @@ void life_judge_error(struct life *l, const char *what, int r)
 
 /* ------------------------------------------------------------------ what was found */
 
+/* What is in PIECE bytes from sector `at` on. */
+static int read_piece(struct life *l, uint32_t *found, uint32_t at, uint32_t sectors)
+{
+    size_t len = MIN((size_t)PIECE, (size_t)(sectors - at) * SECTOR_BYTES);
+    uint8_t *buf = aligned_alloc(4096, PIECE);
+    int r = volume_read(l->volume, buf, len, (uint64_t)at * SECTOR_BYTES, true);
+
+    for (uint32_t i = 0; r == 0 && i < len / SECTOR_BYTES; i++) {
+        found[at + i] = model_read_stamp(buf + (size_t)i * SECTOR_BYTES, at + i);
+        if (found[at + i] == UINT32_MAX)
+            sim_fail("host %d: sector %u has bytes that nobody wrote there", l->host->number,
+                     at + i);
+    }
+    free(buf);
+    return r;
+}
+
 /* Reads it all; false: it cannot be read. */
 static bool read_all(struct life *l, uint32_t *found, uint32_t sectors)
 {
-    uint8_t *buf = aligned_alloc(4096, PIECE);
     bool good = true;
 
     for (uint32_t at = 0; at < sectors && good; at += PIECE / SECTOR_BYTES) {
-        size_t len = MIN((size_t)PIECE, (size_t)(sectors - at) * SECTOR_BYTES);
         int r = -1;
         for (int tries = 0; r < 0 && tries < PATIENCE_TRIES; tries++) {
-            r = volume_read(l->volume, buf, len, (uint64_t)at * SECTOR_BYTES, true);
+            r = read_piece(l, found, at, sectors);
             if (r < 0)
                 life_judge_error(l, "reading it all", r);
         }
         good = r == 0;
-        for (uint32_t i = 0; good && i < len / SECTOR_BYTES; i++) {
-            found[at + i] = model_read_stamp(buf + (size_t)i * SECTOR_BYTES, at + i);
-            if (found[at + i] == UINT32_MAX)
-                sim_fail("host %d: sector %u has bytes that nobody wrote there", l->host->number,
-                         at + i);
-        }
     }
-    free(buf);
     return good;
 }
 
@@ -200,6 +208,51 @@ static void judge_open(struct life *l)
         sim_fail("host %d: cannot attach: %s", l->host->number, strerror(-l->opened));
 }
 
+/* A fork was refused: what saving it would read is the volume as it was on this host, unless it is
+ * reclaimed. */
+static void judge_fork(struct life *l)
+{
+    struct host *h = l->host;
+    uint32_t *found = calloc(SECTORS_MAX, sizeof *found);
+    uint32_t sectors = (uint32_t)(volume_size_bytes(l->volume) / SECTOR_BYTES);
+    char why[256] = "";
+    bool good = true;
+    int r = 0;
+
+    for (uint32_t at = 0; at < sectors && r == 0; at += PIECE / SECTOR_BYTES) {
+        r = read_piece(l, found, at, sectors);
+        if (r < 0)
+            run_say("host %d: reading the fork: %s", h->number, strerror(-r));
+    }
+    if (r == 0 && h->volume->repaired)
+        good = era_ever(h->last, found, sectors, why);
+    else if (r == 0 && h->ending == CRASHED && h->last->write_cache)
+        good = era_write_cache(h->last, found, sectors, why);
+    else if (r == 0)
+        good = era_instant(h->last, found, sectors, FLOOR_DISK, false, why) != NULL;
+    if (!good)
+        sim_fail("host %d: its fork is not what the volume was here: %s", h->number, why);
+    else if (r == 0)
+        run_say("host %d: its fork is what the volume was here", h->number);
+    free(found);
+}
+
+static void look_at_fork(struct life *l)
+{
+    l->doing = "looking at its fork";
+    l->config.read_only = l->config.fork = true;
+    l->store = bucket_store(sim_number(l->host->volume));
+    int r = volume_open(l->store, &l->config, &l->volume);
+    run_say("host %d: opening the fork: %s", l->host->number, strerror(-r));
+    if (r == -ENODATA || r == -EINVAL)
+        sim_fail("host %d: refused as a fork, and is none", l->host->number);
+    if (r == 0) {
+        judge_fork(l);
+        volume_close(l->volume, true);
+    }
+    store_free(l->store);
+}
+
 /* Everything is in the bucket, and nobody does anything. */
 static void check_quiet(struct life *l)
 {
@@ -240,6 +293,8 @@ static void *life_main(void *arg)
     if (l->opened < 0) {
         judge_open(l);
         store_free(l->store);
+        if (l->opened == -ESTALE && sim_chance(3, 4))
+            look_at_fork(l);
         l->over = true;
         return NULL;
     }
