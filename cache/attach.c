@@ -32,27 +32,30 @@ static int give_up_index(struct volume *v)
 
 static int count_dirty(void *ctx, const struct index_cached *row)
 {
-    *(uint64_t *)ctx += mask_count(row->dirty);
+    struct dirt *dirt = ctx;
+
+    dirt->chunks += row->dirty != 0;
+    dirt->blocks += mask_count(row->dirty);
     return 0;
 }
 
-int volume_trust(struct volume *v, uint64_t *ret_dirty_blocks)
+int volume_trust(struct volume *v, struct dirt *ret_dirt)
 {
-    uint64_t dirty = 0;
+    struct dirt dirt = {0};
     struct index_meta meta;
-    int r = index_each_cached(v->index, count_dirty, &dirty);
+    int r = index_each_cached(v->index, count_dirty, &dirt);
 
-    *ret_dirty_blocks = v->cfg.discard_local ? 0 : dirty;
+    *ret_dirt = v->cfg.discard_local ? (struct dirt){0} : dirt;
     index_get_meta(v->index, &meta);
     v->marked = volume_has_file(v, "unsynced");
     bool grew = meta.local_blocks > meta.pos.size_blocks;
-    if (r == 0 && v->marked && (v->cfg.discard_local || (meta.clean && dirty == 0 && grew))) {
+    if (r == 0 && v->marked && (v->cfg.discard_local || (meta.clean && dirt.blocks == 0 && grew))) {
         /* before what it stands for is given up: of a size that is known here only, somebody
          * else's may be the reason, and the index would look like an older one then */
         r = volume_unmark_unsynced(v);
         v->marked = r < 0;
     }
-    if (r == 0 && v->marked && meta.clean && dirty == 0)
+    if (r == 0 && v->marked && meta.clean && dirt.blocks == 0)
         return msg_error(-EIO,
                          "%s: index.db is older than the rest, its -wal is gone, and with it data "
                          "that is not in the bucket; --discard-local mounts the volume as the "
@@ -183,12 +186,12 @@ static int attach_with_index(struct volume *v)
 {
     struct catchup c = {0};
     struct index_meta meta;
-    uint64_t dirty;
+    struct dirt dirt;
     int r;
 
     index_get_meta(v->index, &meta);
-    r = volume_trust(v, &dirty);
-    c.ours_only = dirty > 0;
+    r = volume_trust(v, &dirt);
+    c.ours_only = dirt.blocks > 0;
     if (r == 0)
         r = volume_open_slots(v);
     if (r == 0 && !meta.clean)
@@ -201,7 +204,7 @@ static int attach_with_index(struct volume *v)
     if (r == 0)
         r = log_new(v->store, &v->sb, v->clock, &v->log);
     if (r == 0)
-        r = take_over(v, &c, dirty);
+        r = take_over(v, &c, dirt.blocks);
     if (r == 0)
         r = checkpointer_new(v, c.segments, &v->checkpointer);
     if (r < 0)

@@ -7,7 +7,6 @@
 
 enum {
     SLAB_CHUNKS = 1024,
-    SLOT_BLOCKS_LEAST = 16,  /* slots for chunks of which only so much is here */
     SLOTLESS_CHUNKS = 65536, /* known to be zero, mostly */
     SLOTS_LEAST = 1024, /* more than all operations at once can hold, or they would wait for each
                            other */

@@ -29,6 +29,8 @@ struct op {
     struct op *next;
 };
 
+enum { SLOT_BLOCKS_LEAST = 16 }; /* there are slots for chunks of which only so much is here */
+
 enum queue {
     QUEUE_NONE,
     QUEUE_SMALL, /* clean, seen once */

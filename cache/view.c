@@ -140,13 +140,13 @@ static int empty_cache(struct volume *v)
 
 /* Nothing in it is news to anybody. After an unclean end no block is believed, but the map, which
  * only changes in transactions. */
-static int trust(struct volume *v, uint64_t *ret_dirty_blocks)
+static int trust(struct volume *v, struct dirt *ret_dirt)
 {
     struct index_meta meta;
 
-    *ret_dirty_blocks = 0;
+    *ret_dirt = (struct dirt){0};
     if (v->cfg.fork)
-        return volume_trust(v, ret_dirty_blocks);
+        return volume_trust(v, ret_dirt);
     index_get_meta(v->index, &meta);
     return meta.clean && volume_has_file(v, "slots") ? 0 : index_forget(v->index, true);
 }
@@ -214,12 +214,12 @@ static int go_to_newest(struct volume *v, struct catchup *c)
 }
 
 /* The last instant before somebody else attached. */
-static int go_to_fork(struct volume *v, struct catchup *c, uint64_t dirty_blocks)
+static int go_to_fork(struct volume *v, struct catchup *c, bool dirty)
 {
     struct index_meta meta;
     int r;
 
-    if (dirty_blocks == 0)
+    if (!dirty)
         return msg_error(-ENODATA,
                          "%s: no fork: the cache on this machine (%s) has nothing that the bucket "
                          "has not",
@@ -244,19 +244,22 @@ static int attach_with_index(struct volume *v, struct pin *pin)
 {
     struct catchup c = {0};
     struct index_meta meta;
-    uint64_t dirty;
+    struct dirt dirt = {0};
     int r = log_new(v->store, &v->sb, v->clock, &v->log);
 
     if (r == 0)
-        r = trust(v, &dirty);
+        r = trust(v, &dirt);
     if (r == 0)
-        r = v->cfg.fork ? go_to_fork(v, &c, dirty)
+        r = v->cfg.fork ? go_to_fork(v, &c, dirt.chunks > 0)
             : pin       ? go_to_snapshot(v, pin, &c)
                         : go_to_newest(v, &c);
     if (r == 0)
         r = volume_open_slots(v);
+    /* what is dirty stays, and is not to be in the way of what is read */
+    uint64_t stays = MAX(dirt.blocks, dirt.chunks * SLOT_BLOCKS_LEAST);
     if (r == 0)
-        r = chunks_init(&v->chunks, v->slots, v->cfg.cache_bytes / BLOCK_BYTES / 16 * 15, v->clock);
+        r = chunks_init(&v->chunks, v->slots, v->cfg.cache_bytes / BLOCK_BYTES / 16 * 15 + stays,
+                        v->clock);
     if (r == 0)
         r = mark_in_use(v);
     if (r < 0)

@@ -306,6 +306,9 @@ int volume_adopt_cached(struct volume *v);
 /* -EAGAIN: the index was damaged, and is gone; begin anew, with an empty cache. */
 int volume_attach(struct volume *v);
 /* What the cache has is believed as far as it may be: after an unclean end only dirty blocks. */
-int volume_trust(struct volume *v, uint64_t *ret_dirty_blocks);
+struct dirt {
+    uint64_t chunks, blocks;
+};
+int volume_trust(struct volume *v, struct dirt *ret_dirt);
 
 #endif

@@ -305,6 +305,28 @@ static void test_unfinished(void **state)
     store_free(s);
 }
 
+/* More is dirty than the cache may hold when it is saved: it stays, and must not be in the way. */
+static void test_dirt_fills_the_cache(void **state)
+{
+    struct fork_saved saved;
+
+    (void)state;
+    create_and_attach(SIZE);
+    write_tags(3000, true);
+    assert_int_equal(volume_drain(volume), 0);
+    write_tags(2500, true);
+    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(detach(true), 0);
+    make_unclean();
+    attach_elsewhere();
+    write_tags(1500, false);
+    assert_int_equal(detach(false), 0);
+    cfg.cache_bytes = 4 * MIB;
+    assert_int_equal(save(false, &saved), 0);
+    cfg.cache_bytes = 4 * SIZE;
+    expect_saved();
+}
+
 static void test_no_fork(void **state)
 {
     struct fork_saved saved;
@@ -331,8 +353,8 @@ static void test_no_fork(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_saved),      TEST(test_other_size), TEST(test_reclaimed),
-        TEST(test_unfinished), TEST(test_no_fork),
+        TEST(test_saved),      TEST(test_other_size),           TEST(test_reclaimed),
+        TEST(test_unfinished), TEST(test_dirt_fills_the_cache), TEST(test_no_fork),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
