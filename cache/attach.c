@@ -45,7 +45,7 @@ int volume_trust(struct volume *v, struct dirt *ret_dirt)
     struct index_meta meta;
     int r = index_each_cached(v->index, count_dirty, &dirt);
 
-    *ret_dirt = v->cfg.discard_local ? (struct dirt){0} : dirt;
+    *ret_dirt = dirt;
     index_get_meta(v->index, &meta);
     v->marked = volume_has_file(v, "unsynced");
     bool grew = meta.local_blocks > meta.pos.size_blocks;
@@ -191,7 +191,7 @@ static int attach_with_index(struct volume *v)
 
     index_get_meta(v->index, &meta);
     r = volume_trust(v, &dirt);
-    c.ours_only = dirt.blocks > 0;
+    c.ours_only = dirt.blocks > 0 && !v->cfg.discard_local;
     if (r == 0)
         r = volume_open_slots(v);
     if (r == 0 && !meta.clean)
