@@ -269,6 +269,7 @@ static int save(struct saving *s, struct store *store, const struct volume_confi
     if (r < 0)
         return r;
     cfg.read_only = cfg.fork = true;
+    cfg.discard_local = false;
     r = volume_open(from, &cfg, &s->fork);
     if (r == 0) {
         r = volume_clone_unfinished(store, to);
