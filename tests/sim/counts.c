@@ -41,6 +41,8 @@ void counts_print(void)
         "attachments to clones",
         "shrinkings begun",
         "done",
+        "forks opened",
+        "read whole",
     };
 
     for (int i = 0; i < COUNTS; i++)

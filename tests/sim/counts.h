@@ -22,6 +22,8 @@ enum count {
     COUNT_CLONE_LIVES,
     COUNT_SHRINKS,
     COUNT_SHRUNK,
+    COUNT_FORKS,
+    COUNT_FORKS_READ,
     COUNTS
 };
 /* In all the runs of this process and its children. */

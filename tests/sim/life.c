@@ -1,6 +1,7 @@
 #include "life.h"
 #include "bucket.h"
 #include "clients.h"
+#include "counts.h"
 #include "lineage.h"
 #include "sched.h"
 
@@ -233,12 +234,13 @@ static void judge_fork(struct life *l)
     if (!good)
         sim_fail("host %d: its fork is not what the volume was here: %s", h->number, why);
     else if (r == 0)
-        run_say("host %d: its fork is what the volume was here", h->number);
+        counts_add(COUNT_FORKS_READ);
     free(found);
 }
 
 static void look_at_fork(struct life *l)
 {
+    counts_add(COUNT_FORKS);
     l->doing = "looking at its fork";
     l->config.read_only = l->config.fork = true;
     l->store = bucket_store(sim_number(l->host->volume));
