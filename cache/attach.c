@@ -143,7 +143,7 @@ static int claim(struct volume *v, struct catchup *c)
 static int try_to_take_over(struct volume *v, struct catchup *c, bool *list)
 {
     uint64_t again = 0;
-    int r = *list ? catchup(v->log, v->index, ATTACH_PATIENCE_MS, c)
+    int r = *list ? catchup(v->log, v->index, c->ours_only, ATTACH_PATIENCE_MS, c)
                   : catchup_follow(v->log, v->index, ATTACH_PATIENCE_MS, c);
 
     *list = r == -ENOENT;

@@ -191,12 +191,13 @@ static int from_start(struct log *log, struct index *ix, int64_t patience_ms, st
     return sb->nbases && meta.pos.size_blocks == 0 ? load_base(log, ix, patience_ms, c) : 0;
 }
 
-int catchup(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *ret)
+int catchup(struct log *log, struct index *ix, bool ours_only, int64_t patience_ms,
+            struct catchup *ret)
 {
     struct index_meta meta;
     int r;
 
-    *ret = (struct catchup){.ours_only = ret->ours_only};
+    *ret = (struct catchup){.ours_only = ours_only};
     index_get_meta(ix, &meta);
     ret->pos = meta.pos;
     r = checkpoint_newest(log, &ret->checkpoint, patience_ms);

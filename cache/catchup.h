@@ -5,7 +5,7 @@
 #include "index.h"
 
 struct catchup {
-    bool ours_only;          /* set by the caller: nobody's log but ours is read, see below */
+    bool ours_only;          /* as catchup() was told */
     struct log_position pos; /* what the map is as of now */
     uint64_t checkpoint;     /* the newest one's number; 0: there is none */
     uint64_t segments;       /* read from the log */
@@ -15,10 +15,11 @@ struct catchup {
 
 /* From the newest checkpoint, if it is newer than the map, and the log after it. Cached rows lose
  * what others wrote. -ENOENT: something was deleted meanwhile; call again. Other errors were
- * reported. A clone that has no checkpoint begins with its base's map. -ESTALE, silently, with
- * `ours_only`: somebody else claimed the log; the map is as of the last instant before, as far as
- * that can be read still, and pos of that claim, or of a later one. */
-int catchup(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *ret);
+ * reported. A clone that has no checkpoint begins with its base's map. `ours_only`: nobody's log
+ * but ours is read. -ESTALE, silently: somebody else claimed it; the map is as of the last instant
+ * before, as far as that can be read still, and pos of that claim, or of a later one. */
+int catchup(struct log *log, struct index *ix, bool ours_only, int64_t patience_ms,
+            struct catchup *ret);
 
 /* Goes on where the last one ended, without a listing: as log_follow(). */
 int catchup_follow(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *c);

@@ -182,7 +182,7 @@ static int make_map(struct check *c)
     int r = -ENOENT;
 
     for (int tries = 0; r == -ENOENT && tries < 3; tries++) /* something was deleted meanwhile */
-        r = catchup(c->scratch->log, ix, CHECK_PATIENCE_MS, &up);
+        r = catchup(c->scratch->log, ix, false, CHECK_PATIENCE_MS, &up);
     c->checkpoint = up.checkpoint;
     c->whole = r == 0;
     if (r < 0 && !check_is_damage(r) && r != -ENOENT)

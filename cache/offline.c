@@ -39,7 +39,7 @@ int volume_info(struct store *store, struct volume_info *ret)
     if (r == 0)
         r = scratch_new(store, &sb, &scratch);
     if (r == 0)
-        r = catchup(scratch->log, scratch->index, PATIENCE_MS, &c);
+        r = catchup(scratch->log, scratch->index, false, PATIENCE_MS, &c);
     if (r == 0)
         r = log_describe_claim(scratch->log, c.pos.claim, info.attached_by, sizeof info.attached_by,
                                PATIENCE_MS);

@@ -196,7 +196,7 @@ static int go_to_newest(struct volume *v, struct catchup *c)
 
     for (int tries = 0; r == -ENOENT && tries < TRIES; tries++) {
         v->newest_ms = v->clock->now_ms();
-        r = catchup(v->log, v->index, ATTACH_PATIENCE_MS, c);
+        r = catchup(v->log, v->index, false, ATTACH_PATIENCE_MS, c);
         if (r == 0)
             r = checkpoint_newest(v->log, &root, ATTACH_PATIENCE_MS);
         if (r == 0 && root > c->pos.seq)
@@ -224,8 +224,7 @@ static int go_to_fork(struct volume *v, struct catchup *c, bool dirty)
                          "%s: no fork: the cache on this machine (%s) has nothing that the bucket "
                          "has not",
                          store_url(v->store), v->dir);
-    c->ours_only = true;
-    r = catchup(v->log, v->index, ATTACH_PATIENCE_MS, c);
+    r = catchup(v->log, v->index, true, ATTACH_PATIENCE_MS, c);
     if (r == -ENOENT)
         return msg_error(-EAGAIN, "%s: changed while it was being read; try again",
                          store_url(v->store));
