@@ -269,11 +269,9 @@ static void plan_until_done(struct volume *v, struct commit *commit)
     }
 }
 
-/* Moves go between other commits; but whoever flushes waits for the next one, which must be his. */
 static bool may_move(const struct volume *v)
 {
-    return v->moving && !v->packing && v->ncommits < COMMITS_MAX && v->state == VOLUME_OK &&
-           v->wanted <= v->sealed;
+    return v->moving && !v->packing && v->ncommits < COMMITS_MAX && v->state == VOLUME_OK;
 }
 
 /* It shrank since they were gathered. */
@@ -309,6 +307,7 @@ void *volume_committer(void *arg)
 
     pthread_mutex_lock(&v->chunks.lock);
     while (!v->stopping) {
+        /* whoever flushes waits for the next number, which must be his: moves come second */
         if (!should_seal(v)) {
             if (may_move(v))
                 number_moves(v);
