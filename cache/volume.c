@@ -132,6 +132,7 @@ static void stop_stores(struct volume *v)
 {
     store_stop(v->store);
     bases_stop(&v->bases);
+    log_stop(v->log);
 }
 
 void volume_stop(struct volume *v)

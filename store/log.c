@@ -278,8 +278,7 @@ static int mark_fenced(struct log *log, const char *by)
     return -ESTALE;
 }
 
-/* The store was: who waits for the window would do so for ever. */
-static void mark_stopped(struct log *log)
+void log_stop(struct log *log)
 {
     scope_lock(&log->lock);
     log->stopped = true;
@@ -414,6 +413,6 @@ int log_append(struct log *log, uint64_t seq, uint64_t first, uint64_t last, uin
     if (r == 0)
         mark_done(log, seq);
     else if (r == -ECANCELED)
-        mark_stopped(log);
+        log_stop(log);
     return r;
 }

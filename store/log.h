@@ -108,9 +108,13 @@ uint64_t log_reserve(struct log *log, unsigned n);
 /* A segment of the commit [first, last], with room for the header and the table in front:
  * `buf` is header, nentries * ENTRY_BYTES, frames; `len` bytes in all. Writes header and table,
  * stores it, and returns when it is durable. Waits while the number is out of the window; tries for
- * ever. -ESTALE: fenced; -ECANCELED: the store was stopped. */
+ * ever. -ESTALE: fenced; -ECANCELED: it, or the store, was stopped. */
 int log_append(struct log *log, uint64_t seq, uint64_t first, uint64_t last, uint64_t size_blocks,
                const struct entry *entries, unsigned nentries, void *buf, size_t len);
+
+/* From here on nothing is appended: to be called with store_stop(), as what waits for the window
+ * sends no request that would hear of that. Any thread. */
+void log_stop(struct log *log);
 
 /* Everything up to this number is durable. */
 uint64_t log_acknowledged(struct log *log);

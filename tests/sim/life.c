@@ -178,6 +178,13 @@ static bool verify(struct life *l)
 
 /* ------------------------------------------------------------------ the life */
 
+/* It stops where it is, until it is killed there. */
+static void die_at_once(struct life *l)
+{
+    l->dying = true;
+    sched_pause(l->machine, sched_now_us() + INT64_C(3600000000));
+}
+
 /* Its claim is the newest. */
 static bool is_newest(const struct host *h)
 {
@@ -285,6 +292,23 @@ static void close_it(struct life *l)
     store_free(l->store);
 }
 
+/* What was found is flushed before anything is written, and the promise put to the test at once. */
+static void flush_what_was_found(struct life *l)
+{
+    size_t completed[CLIENTS_MAX];
+
+    l->doing = "flushing what it found";
+    era_completed(l->era, completed);
+    int r = volume_flush(l->volume);
+    if (r < 0) {
+        life_judge_error(l, "flushing what was found", r);
+        return;
+    }
+    era_flushed(l->era, completed, l->config.sync == SYNC_BUCKET);
+    if (!l->last && sim_chance(1, 2))
+        die_at_once(l);
+}
+
 static void *life_main(void *arg)
 {
     struct life *l = arg;
@@ -304,6 +328,8 @@ static void *life_main(void *arg)
             l->config.sync == SYNC_CACHE ? "cache" : "bucket");
     l->doing = "reading it all";
     l->verified = verify(l);
+    if (l->verified && sim_chance(1, l->host->ending == CRASHED ? 3 : 10))
+        flush_what_was_found(l);
     l->doing = "working";
     if (sim_chance(1, 3))
         l->syncs_left = 1 + (unsigned)sim_below(100);
@@ -339,10 +365,8 @@ void life_on_sync(void)
 {
     struct life *l = lives[sched_machine()];
 
-    if (!l || l->over || l->last || l->syncs_left == 0 || --l->syncs_left > 0)
-        return;
-    l->dying = true;
-    sched_pause(l->machine, sched_now_us() + INT64_C(3600000000));
+    if (l && !l->over && !l->last && l->syncs_left > 0 && --l->syncs_left == 0)
+        die_at_once(l);
 }
 
 bool life_may_die(const struct host *h)
