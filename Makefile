@@ -20,7 +20,7 @@ PKG_LIBS   = $(eval PKG_LIBS := $$(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
 WARN    := -Wall -Wextra -Wshadow -Wvla -Wformat=2 -Wmissing-prototypes -Wstrict-prototypes -Werror
 CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=314 -DS3VOL_VERSION='"$(VERSION)"'
 CFLAGS  ?= -O2 -g
-SANFLAGS = $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+SANFLAGS = $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer -ftrivial-auto-var-init=pattern)
 ALLCFLAGS = -std=gnu17 $(WARN) $(CPPFLAGS) $(CFLAGS) -pthread $(SANFLAGS) $(PKG_CFLAGS)
 LIBS     = $(PKG_LIBS) -pthread
 

@@ -89,7 +89,7 @@ for round in $(seq "${ROUNDS:-4}"); do
     same "$(grep -c 'fenced: the volume was attached by host .*, process [0-9]* at 2' "$first_log")" 1 "lines that tell the loser"
     refused 'unmounting, but [1-9][0-9]* bytes are not in the bucket' s3vol umount "$T/mnt1"
     wait $first || :
-    refused 'a fork: this cache .* has [1-9][0-9]* KiB .* attached elsewhere since, last by host .*, process .* at 20.*--discard-local' \
+    refused 'a fork: this cache .* has [1-9][0-9]* KiB .* attached elsewhere since, by host .*, process .* at 20.*--discard-local' \
         s3vol mount --cache-dir "$T/cache1" "$URL" "$T/mnt1"
 
     goes_on $b 3 # the winner does not notice any of this
