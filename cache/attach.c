@@ -131,10 +131,16 @@ static int claim(struct volume *v, struct catchup *c)
     if (r < 0)
         return r;
     describe_us(who, sizeof who);
-    r = log_claim(v->log, &c->pos, c->missing, meta.pending_nonce, who, ATTACH_PATIENCE_MS);
-    if (r < 0)
-        return r;
-    r = index_apply(v->index, NULL, 0, 0, &c->pos, true);
+    return log_claim(v->log, &c->pos, c->missing, meta.pending_nonce, who, ATTACH_PATIENCE_MS);
+}
+
+/* The claim counts: the map is as of it. */
+static int accept_claim(struct volume *v, const struct catchup *c)
+{
+    struct index_meta meta;
+    int r = index_apply(v->index, NULL, 0, 0, &c->pos, true);
+
+    index_get_meta(v->index, &meta);
     memcpy(meta.own_nonce, meta.pending_nonce, UUID_BYTES);
     return r == 0 ? index_put_meta(v->index, &meta) : r;
 }
@@ -152,9 +158,11 @@ static int try_to_take_over(struct volume *v, struct catchup *c, bool *list)
     if (r < 0)
         return r == -ENOENT ? -EAGAIN : r;
     r = checkpoint_newest(v->log, &again, ATTACH_PATIENCE_MS);
-    /* a newer one means that what looked missing may have been deleted */
+    /* a newer one means that what looked missing may have been deleted: then the claim is void */
     *list = true;
-    return r == 0 && again > c->checkpoint ? -EAGAIN : r;
+    if (r == 0 && again > c->checkpoint)
+        r = -EAGAIN;
+    return r == 0 ? accept_claim(v, c) : r;
 }
 
 static int take_over(struct volume *v, struct catchup *c, uint64_t dirty_blocks)

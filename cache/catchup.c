@@ -235,6 +235,8 @@ int catchup_to(struct log *log, struct index *ix, uint64_t root, uint64_t seq, i
 int catchup_from_start(struct log *log, struct index *ix, int64_t patience_ms)
 {
     struct catchup c = {0};
+
+    log_go_back(log);
     int r = from_start(log, ix, patience_ms, &c);
 
     return r == 0 ? read_on(log, ix, SEQ_MAX, patience_ms, &c) : r;

@@ -158,6 +158,7 @@ static int find_instant(struct repair *rp)
     if (r < 0)
         return r;
     tell_time_of_root(rp);
+    log_go_back(rp->scratch->log);
     r = log_replay(rp->scratch->log, &rp->pos, apply, rp, REPAIR_PATIENCE_MS, &missing);
     if (r == -ENOENT) { /* a root let it go: a damaged one that we know, or somebody works on it */
         uint64_t newest;

@@ -22,6 +22,7 @@ struct log {
     uint64_t acknowledged;
     bool done[LOG_WINDOW + 1]; /* by seq modulo its size: stored, not acknowledged yet */
     bool fenced, stopped;
+    bool goes_back; /* see log_go_back() */
     char fenced_by[320];
 };
 
@@ -53,6 +54,16 @@ void log_free(struct log *log)
 struct store *log_store(struct log *log)
 {
     return log->store;
+}
+
+void log_go_back(struct log *log)
+{
+    log->goes_back = true;
+}
+
+bool log_goes_back(const struct log *log)
+{
+    return log->goes_back;
 }
 
 const struct superblock *log_superblock(struct log *log)

@@ -51,7 +51,8 @@ bool log_parse_key(const char *key, uint64_t *ret_seq);
  * header of the commit's last segment, or the claim's. A positive
  * return of it ends the reading, as if the log ended there. Then `*pos` is after it. Stops at the
  * first missing number, *ret_missing; what is there of an unfinished commit before it is not
- * applied. */
+ * applied. -ENOENT, silently: something was deleted, as a newer checkpoint does not need it; start
+ * over from that. */
 typedef int log_apply_fn(void *ctx, const struct header *last, const struct entry *entries,
                          size_t nentries, const struct log_position *pos);
 int log_replay(struct log *log, struct log_position *pos, log_apply_fn *apply, void *ctx,
@@ -66,6 +67,11 @@ int log_replay_to(struct log *log, struct log_position *pos, uint64_t last, log_
  * that and the return. For who is close behind a writer that goes on. */
 int log_follow(struct log *log, struct log_position *pos, log_apply_fn *apply, void *ctx,
                int64_t patience_ms, uint64_t *ret_missing);
+
+/* From here on readers of this log may begin before checkpoints that there are, and expect nothing
+ * between to have been deleted: for check and repair. */
+void log_go_back(struct log *log);
+bool log_goes_back(const struct log *log);
 
 /* Reads one object's header and table. `*ret_entries` is malloc'ed (NULL for a claim). Damage is
  * reported. -ENOENT silently. */

@@ -119,7 +119,33 @@ struct replay {
     size_t nentries, room;
     log_apply_fn *apply;
     void *ctx;
+    bool bounded;      /* reads what a pin holds: nothing of that was ever deleted */
+    bool knows_newest; /* the newest checkpoint, as of after the listing */
+    uint64_t newest;
 };
+
+/* Whoever claimed a number that was not missing, but deleted, gave that up again: it has come to
+ * nothing if there is a checkpoint at or beyond it that does not come after it. -ENOENT: start over
+ * from that. */
+static int check_claim(struct replay *rp, const struct header *claim)
+{
+    struct part_list list = {0};
+    struct header root;
+    int r = 0;
+
+    if (rp->bounded || log_goes_back(rp->log))
+        return 0;
+    if (!rp->knows_newest)
+        r = checkpoint_newest(rp->log, &rp->newest, rp->patience_ms);
+    rp->knows_newest = r == 0;
+    if (r < 0 || rp->newest < claim->seq)
+        return r;
+    if (rp->newest > claim->seq)
+        return -ENOENT;
+    r = checkpoint_parts(rp->log, rp->newest, rp->patience_ms, &root, &list);
+    free(list.parts);
+    return r < 0 ? r : memcmp(root.nonce, claim->nonce, UUID_BYTES) == 0 ? 0 : -ENOENT;
+}
 
 static int collect(struct replay *rp, const struct entry *entries, size_t n)
 {
@@ -150,6 +176,9 @@ static int take_in(struct replay *rp, const struct header *h, const struct entry
                              ": this claim does not follow the log before it; "
                              "see `s3vol check`",
                              store_url(log_store(rp->log)), h->seq);
+        r = check_claim(rp, h);
+        if (r < 0)
+            return r;
         rp->nentries = 0; /* an unfinished commit: never was */
         pos->seq = h->seq;
         pos->next = h->next;
@@ -291,7 +320,8 @@ static int replay(struct log *log, struct log_position *pos, uint64_t last, log_
                         .pos = pos,
                         .expect = pos->next,
                         .apply = apply,
-                        .ctx = ctx};
+                        .ctx = ctx,
+                        .bounded = last != SEQ_MAX};
     struct seqs s = {.last = last};
     char after[STORE_KEY_MAX];
     int r;
@@ -340,17 +370,24 @@ int log_replay_to(struct log *log, struct log_position *pos, uint64_t last, log_
 int log_follow(struct log *log, struct log_position *pos, log_apply_fn *apply, void *ctx,
                int64_t patience_ms, uint64_t *ret_missing)
 {
-    struct replay rp = {.log = log, .pos = pos, .expect = pos->next, .apply = apply, .ctx = ctx};
+    struct replay rp = {.log = log,
+                        .patience_ms = patience_ms,
+                        .pos = pos,
+                        .expect = pos->next,
+                        .apply = apply,
+                        .ctx = ctx};
+    bool end = false;
     int r = 0;
 
-    while (r == 0) {
+    while (r == 0 && !end) {
         scope_free struct entry *entries = NULL;
         struct header h;
         r = log_read(log, rp.expect, &h, &entries, patience_ms);
-        if (r == 0)
-            r = take_in(&rp, &h, entries);
+        end = r == -ENOENT;
+        rp.knows_newest = false;
+        r = end ? 0 : r < 0 ? r : take_in(&rp, &h, entries);
     }
     *ret_missing = rp.expect;
     free(rp.entries);
-    return r == -ENOENT ? 0 : MIN(r, 0);
+    return MIN(r, 0);
 }

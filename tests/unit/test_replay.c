@@ -6,6 +6,7 @@
 
 #include "mem_log.h"
 
+#include "../../store/checkpoint.h"
 #include "../../store/crc32c.h"
 
 enum { HISTORY = 2000 };
@@ -138,6 +139,69 @@ static void test_follow(void **state)
     assert_int_equal(machine_append(&a, first + 1, first, first + 1, 9), -ESTALE);
     machine_free(&a);
     machine_free(&b);
+}
+
+static void put_checkpoint(struct machine *m, const struct log_position *pos)
+{
+    struct checkpoint *cp;
+    struct part_list list;
+    uint64_t bytes;
+
+    assert_int_equal(checkpoint_new(m->log, pos, PATIENCE_MS, &cp), 0);
+    assert_int_equal(checkpoint_finish(cp, &list, &bytes), 0);
+    checkpoint_free(cp);
+    free(list.parts);
+}
+
+/* A number that is free as it was deleted, not as it is missing, may be claimed by somebody who is
+ * behind; he gives that up, and nobody else takes it for the log's next. */
+static void test_a_claim_that_came_to_nothing(void **state)
+{
+    (void)state;
+    struct machine a = machine(), b = machine(), c = machine(), d = machine();
+    assert_int_equal(machine_attach(&a), 0);
+    machine_commit(&a, 1);
+    assert_int_equal(replay(&b), 0);
+    assert_int_equal(replay(&c), 0);
+    assert_int_equal(replay(&d), 0);
+    struct log_position before = c.pos;
+    uint64_t seq = machine_commit(&a, 2);
+    assert_int_equal(b.missing, seq);
+    assert_int_equal(replay(&a), 0);
+    put_checkpoint(&a, &a.pos);
+    remove_number(seq);
+    assert_int_equal(machine_claim(&b), 0);
+    assert_int_equal(log_follow(c.log, &c.pos, ignore_commit, NULL, PATIENCE_MS, &c.missing),
+                     -ENOENT);
+    assert_memory_equal(&c.pos, &before, sizeof before);
+    assert_int_equal(replay(&c), -ENOENT);
+    assert_memory_equal(&c.pos, &before, sizeof before);
+    assert_int_equal(replay(&a), 0); /* who has that checkpoint goes on behind it */
+    machine_commit(&a, 3);
+    assert_int_equal(replay(&a), 0);
+    put_checkpoint(&a, &a.pos);
+    assert_int_equal(replay(&d), -ENOENT);
+    machine_free(&a);
+    machine_free(&b);
+    machine_free(&c);
+    machine_free(&d);
+}
+
+/* A checkpoint as of a claim comes after it. */
+static void test_a_checkpoint_of_a_claim(void **state)
+{
+    (void)state;
+    struct machine a = machine(), b = machine(), c = machine();
+    assert_int_equal(machine_attach(&a), 0);
+    machine_commit(&a, 1);
+    assert_int_equal(replay(&c), 0);
+    assert_int_equal(machine_attach(&b), 0);
+    put_checkpoint(&b, &b.pos);
+    assert_int_equal(log_follow(c.log, &c.pos, ignore_commit, NULL, PATIENCE_MS, &c.missing), 0);
+    assert_int_equal(c.pos.seq, b.pos.seq);
+    machine_free(&a);
+    machine_free(&b);
+    machine_free(&c);
 }
 
 /* What a store kept of an upload that was cut off is not taken for a segment. */
@@ -489,6 +553,8 @@ int main(void)
         TEST(test_nothing),
         TEST(test_entries_come_back_as_written),
         TEST(test_follow),
+        TEST(test_a_claim_that_came_to_nothing),
+        TEST(test_a_checkpoint_of_a_claim),
         TEST(test_size_must_fit),
         TEST(test_many_in_order),
         TEST(test_goes_on_where_it_was),
