@@ -26,6 +26,8 @@ int chunks_init(struct chunks *t, struct slots *slots, uint64_t max_blocks,
     *t = (struct chunks){.clock = clock, .slots = slots};
     pthread_mutex_init(&t->lock, NULL);
     clock_cond_init(&t->changed);
+    for (unsigned i = 0; i < CHUNKS_ENDED; i++)
+        clock_cond_init(&t->ended[i]);
     t->max_blocks = max_blocks;
     t->nslots = (uint32_t)MIN(MAX(max_blocks / SLOT_BLOCKS_LEAST, (uint64_t)SLOTS_LEAST),
                               (uint64_t)SLOT_NONE - 1);
@@ -49,6 +51,8 @@ void chunks_destroy(struct chunks *t)
     free(t->free_slots);
     free(t->stale_slots);
     pthread_cond_destroy(&t->changed);
+    for (unsigned i = 0; i < CHUNKS_ENDED; i++)
+        pthread_cond_destroy(&t->ended[i]);
     pthread_mutex_destroy(&t->lock);
 }
 
@@ -141,8 +145,10 @@ static void drop(struct chunks *t, struct chunk *c)
     struct chunk **at = bucket_of(t, c->number);
 
     unlink_queue(t, c);
-    while (*at != c)
+    while (*at != c) {
+        INVARIANT(*at);
         at = &(*at)->hash_next;
+    }
     *at = c->hash_next;
     if (c->slot != SLOT_NONE) {
         t->used_blocks -= mask_count(c->valid & ~c->zero);
@@ -201,7 +207,13 @@ void chunk_end(struct chunks *t, struct chunk *c, struct op *op)
     while (*at != op)
         at = &(*at)->next;
     *at = op->next;
+    pthread_cond_broadcast(&t->ended[c->number % CHUNKS_ENDED]);
     chunks_changed(t);
+}
+
+void chunk_wait(struct chunks *t, const struct chunk *c)
+{
+    pthread_cond_wait(&t->ended[c->number % CHUNKS_ENDED], &t->lock);
 }
 
 void chunk_steal(struct chunk *c, uint64_t mask)

@@ -61,9 +61,12 @@ struct chunk_list {
     size_t n;
 };
 
+enum { CHUNKS_ENDED = 64 };
+
 struct chunks {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* any op ended, room appeared, dirt vanished, the state changed */
+    pthread_cond_t ended[CHUNKS_ENDED]; /* an op of a chunk, by its number; for chunk_wait() */
     const struct clock *clock;
     struct slots *slots;
 
@@ -103,6 +106,8 @@ uint64_t chunk_dirty_cost(uint64_t dirty, uint64_t zero);
 bool chunk_busy(const struct chunk *c, uint64_t mask, enum op_kind kind);
 void chunk_begin(struct chunk *c, struct op *op, uint64_t mask, enum op_kind kind);
 void chunk_end(struct chunks *t, struct chunk *c, struct op *op);
+/* Until an op of this chunk ended, or of another one. */
+void chunk_wait(struct chunks *t, const struct chunk *c);
 /* Takes whole blocks away from fetches that have not begun to fill them. */
 void chunk_steal(struct chunk *c, uint64_t mask);
 

@@ -18,6 +18,7 @@ enum {
 
 /* A reader that waits. */
 struct demand {
+    pthread_cond_t met;
     unsigned pending; /* wishes */
     int error;        /* the first one's */
 };
@@ -236,7 +237,7 @@ static void start(struct volume *v, struct plan *p, bool urgent)
 
 static int fetch_once(struct volume *v, uint64_t offset, uint64_t len, uint64_t ahead_end)
 {
-    struct demand demand = {0};
+    struct demand demand = {.met = PTHREAD_COND_INITIALIZER};
     struct plan p = {.v = v};
     int r = plan_range(&p, offset, offset + len, &demand);
 
@@ -245,7 +246,7 @@ static int fetch_once(struct volume *v, uint64_t offset, uint64_t len, uint64_t 
     start(v, &p, true);
     scope_lock(&v->chunks.lock);
     while (demand.pending > 0)
-        chunks_wait(&v->chunks);
+        pthread_cond_wait(&demand.met, &v->chunks.lock);
     return r < 0 ? r : demand.error;
 }
 
@@ -284,9 +285,10 @@ static void finish_wish(struct volume *v, struct wish *w, uint64_t filled, int e
     chunk_end(t, c, &w->op);
     chunk_unpin(t, c);
     if (w->demand) {
-        w->demand->pending--;
         if (error && !w->demand->error)
             w->demand->error = error;
+        if (--w->demand->pending == 0)
+            pthread_cond_signal(&w->demand->met);
     }
     free(w);
 }

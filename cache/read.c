@@ -124,7 +124,7 @@ static int read_held(struct volume *v, struct chunk *c, struct op *op, uint32_t 
         r = volume_damaged(v, c, bad);
     chunk_end(t, c, op);
     while (r == -EBADMSG && wait && chunk_busy(c, bad, OP_WRITE))
-        chunks_wait(t); /* other readers keep the fetch from them */
+        chunk_wait(t, c); /* other readers keep the fetch from them */
     return r;
 }
 
@@ -148,7 +148,7 @@ static int read_piece(struct volume *v, uint64_t number, uint32_t offset, size_t
     }
     while (r == 0 && chunk_busy(c, mask, OP_READ)) {
         if (wait)
-            chunks_wait(t);
+            chunk_wait(t, c);
         else
             r = -EAGAIN;
     }
@@ -166,6 +166,15 @@ static int read_piece(struct volume *v, uint64_t number, uint32_t offset, size_t
     return r;
 }
 
+/* Whether a read from here on begins without a GET: its first block is cached, or on its way. */
+static bool is_here(struct chunks *t, uint64_t offset)
+{
+    uint64_t mask = UINT64_C(1) << (offset / BLOCK_BYTES % CHUNK_BLOCKS);
+    const struct chunk *c = chunks_find(t, offset / CHUNK_BYTES);
+
+    return c && (c->valid & mask || chunk_busy(c, mask, OP_READ));
+}
+
 static int read_range(struct volume *v, void *buf, size_t len, uint64_t offset, bool wait)
 {
     uint64_t end = offset + len, fetched = offset, ahead_from, ahead_to;
@@ -175,8 +184,15 @@ static int read_range(struct volume *v, void *buf, size_t len, uint64_t offset, 
     if (r < 0)
         return r;
     pthread_mutex_lock(&v->chunks.lock);
-    bool sequential = readahead_note(&v->readahead, offset, len, &ahead_from, &ahead_to);
+    bool sequential = readahead_note(&v->readahead, offset, len, wait, &ahead_from, &ahead_to);
+    bool first_is_here = is_here(&v->chunks, offset);
     pthread_mutex_unlock(&v->chunks.lock);
+    if (ahead_from < ahead_to && !wait)
+        return -EAGAIN;
+    if (ahead_from < ahead_to && first_is_here) { /* else one GET may do for both */
+        volume_prefetch(v, ahead_from, ahead_to);
+        ahead_from = ahead_to;
+    }
     for (uint64_t at = offset; at < end;) {
         uint64_t number = at / CHUNK_BYTES;
         size_t n = MIN(end, (number + 1) * CHUNK_BYTES) - at;

@@ -3,15 +3,17 @@
 #include "../store/scope.h"
 
 enum {
-    SLACK = 128 * 1024, /* so far may a read be off: several requests of one reader race */
+    SLACK = 128 * 1024, /* so far, or two reads, may one be off: a reader's requests race */
     FIRST_WINDOW = 512 * 1024,
 };
 
-static struct stream *find(struct readahead *ra, uint64_t offset)
+static struct stream *find(struct readahead *ra, uint64_t offset, uint64_t len)
 {
+    uint64_t slack = MAX(2 * len, (uint64_t)SLACK);
+
     for (int i = 0; i < READAHEAD_STREAMS; i++) {
         struct stream *s = &ra->streams[i];
-        if (s->used && offset + SLACK >= s->next && offset <= s->next + SLACK)
+        if (s->used && offset + slack >= s->next && offset <= s->next + slack)
             return s;
     }
     return NULL;
@@ -27,29 +29,30 @@ static struct stream *oldest(struct readahead *ra)
     return s;
 }
 
-bool readahead_note(struct readahead *ra, uint64_t offset, uint64_t len, uint64_t *ret_from,
-                    uint64_t *ret_to)
+bool readahead_note(struct readahead *ra, uint64_t offset, uint64_t len, bool fetch,
+                    uint64_t *ret_from, uint64_t *ret_to)
 {
     uint64_t end = offset + len;
-    struct stream *s = find(ra, offset);
+    struct stream *s = find(ra, offset, len);
 
     *ret_from = *ret_to = 0;
     if (!s) {
         s = oldest(ra);
-        *s = (struct stream){.next = end, .ahead = end, .used = ++ra->turn};
+        *s = (struct stream){.next = end, .read = len, .used = ++ra->turn};
         return false;
     }
     s->used = ++ra->turn;
-    if (end <= s->next)
-        return true; /* the same again: neither a jump nor progress */
-    s->next = end;
-    s->ahead = MAX(s->ahead, end);
-    if (s->ahead - s->next > s->window / 2)
+    if (end > s->next) {
+        s->read += end - s->next;
+        s->next = end;
+        s->ahead = MAX(s->ahead, end);
+    }
+    uint64_t window = MIN(MAX(s->read, (uint64_t)FIRST_WINDOW), ra->max_bytes);
+    if (!s->ahead || s->ahead - s->next > window / 2)
         return true;
-    s->window = MIN(MAX(2 * s->window, (uint64_t)FIRST_WINDOW), ra->max_bytes);
     *ret_from = s->ahead;
-    *ret_to = s->ahead = s->next + s->window;
-    if (*ret_to < *ret_from)
-        *ret_to = s->ahead = *ret_from;
+    *ret_to = MAX(s->ahead, s->next + window);
+    if (fetch)
+        s->ahead = *ret_to;
     return true;
 }

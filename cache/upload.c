@@ -31,7 +31,7 @@ static int read_sealed(struct packer *p, struct sealed_chunk *s, uint64_t mask)
 
     pthread_mutex_lock(&t->lock);
     while (chunk_busy(s->chunk, mask, OP_READ))
-        chunks_wait(t);
+        chunk_wait(t, s->chunk);
     chunk_begin(s->chunk, &op, mask, OP_READ);
     uint64_t saved = s->saved;
     pthread_mutex_unlock(&t->lock);

@@ -23,7 +23,7 @@ void volume_config_init(struct volume_config *cfg)
 {
     *cfg = (struct volume_config){
         .cache_dir = "/var/cache/s3vol",
-        .readahead_bytes = 8 * MIB,
+        .readahead_bytes = 64 * MIB,
         .sync = SYNC_BUCKET,
         .timeout_ms = STORE_FOREVER,
         .writeback_ms = 5000,

@@ -189,7 +189,7 @@ static int fetch_partial(struct unit *u, bool wait)
         pthread_mutex_lock(&u->v->chunks.lock);
         if (r == 0 && !(p->chunk->valid >> (block % CHUNK_BLOCKS) & 1) &&
             chunk_busy(p->chunk, missing, OP_READ))
-            chunks_wait(&u->v->chunks); /* another reader's fetch */
+            chunk_wait(&u->v->chunks, p->chunk); /* another reader's fetch */
         return r < 0 ? r : 1;
     }
     return 0;
@@ -213,7 +213,7 @@ static int hold_blocks(struct unit *u, bool wait)
         if (chunk_busy(p->chunk, p->mask, OP_WRITE)) {
             if (!wait)
                 return -EAGAIN;
-            chunks_wait(&u->v->chunks);
+            chunk_wait(&u->v->chunks, p->chunk);
             continue;
         }
         chunk_begin(p->chunk, &p->op, p->mask, OP_WRITE);

@@ -22,7 +22,7 @@ static int setup(void **state)
 
 static bool note(uint64_t offset, uint64_t len)
 {
-    bool sequential = readahead_note(&ra, offset, len, &from, &to);
+    bool sequential = readahead_note(&ra, offset, len, true, &from, &to);
 
     assert_true(from <= to);
     if (from < to)
@@ -60,20 +60,22 @@ static void test_one_stream(void **state)
     read_on(at, 128 * KIB, 1000, &ahead);
 }
 
-static void test_the_window_doubles(void **state)
+/* Never more ahead than was read in order, but for the first step, and up to the limit. */
+static void test_the_window_is_what_was_read(void **state)
 {
-    uint64_t sizes[10], n = 0, at = 4096;
+    uint64_t at = 4096, steps = 0;
 
     (void)state;
     note(0, 4096);
-    while (n < 8) {
+    while (at < 32 * MIB) {
         note(at, 4096);
         at += 4096;
-        if (from < to)
-            sizes[n++] = to - at;
+        if (from == to)
+            continue;
+        assert_int_equal(to - at, MIN(MAX(at, 512 * KIB), 8 * MIB));
+        steps++;
     }
-    for (unsigned i = 0; i < n; i++)
-        assert_int_equal(sizes[i], MIN(512 * KIB << i, 8 * MIB));
+    assert_in_range(steps, 8, 20);
 }
 
 static void test_several_streams(void **state)
@@ -128,6 +130,21 @@ static void test_the_same_again_fetches_nothing(void **state)
     }
     assert_true(note(MIB + 64 * KIB, 64 * KIB));
     assert_true(from < to);
+}
+
+static void test_what_is_not_fetched_now_is_later(void **state)
+{
+    uint64_t first, last;
+
+    (void)state;
+    note(0, MIB);
+    assert_true(readahead_note(&ra, MIB, MIB, false, &first, &last));
+    assert_true(first < last);
+    assert_true(note(MIB, MIB));
+    assert_int_equal(from, first);
+    assert_int_equal(to, last);
+    assert_true(note(MIB, MIB));
+    assert_int_equal(from, to);
 }
 
 /* Requests of one reader may come in another order. */
@@ -206,11 +223,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_one_stream),
-        TEST(test_the_window_doubles),
+        TEST(test_the_window_is_what_was_read),
         TEST(test_several_streams),
         TEST(test_a_stream_among_random_reads),
         TEST(test_random_reads_fetch_nothing),
         TEST(test_the_same_again_fetches_nothing),
+        TEST(test_what_is_not_fetched_now_is_later),
         TEST(test_a_little_disorder),
         TEST(test_a_jump_is_another_stream),
         TEST(test_none_at_all),

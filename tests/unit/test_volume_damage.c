@@ -76,6 +76,7 @@ static void put_clean(uint64_t offset)
 static void begin_clean(void)
 {
     cfg.compress = false;
+    cfg.readahead_bytes = 0;
     create_and_attach(64 * MIB);
     put_clean(0);
 }
