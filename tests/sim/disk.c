@@ -48,6 +48,7 @@ static struct {
     struct file *files; /* newest first; removed ones too */
     struct handle handles[FDS_MAX];
     char fault_dir[PATH_BYTES];
+    const char *fault_name; /* of the file; NULL: of any */
     unsigned fault_one_in, sync_fault_one_in;
 } disk;
 
@@ -232,11 +233,15 @@ void file_truncate(struct file *f, uint64_t size)
     change(f, CHANGE_TRUNCATE, size, 0, NULL);
 }
 
+static bool is_called(const struct file *f, const char *name)
+{
+    return strcmp(strrchr(f->path, '/') + 1, name) == 0;
+}
+
 /* Only the slots': what the index notices, ends the attachment. */
 static bool sync_fault(const struct file *f)
 {
-    return disk.sync_fault_one_in && strcmp(strrchr(f->path, '/'), "/slots") == 0 &&
-           sim_chance(1, disk.sync_fault_one_in);
+    return disk.sync_fault_one_in && is_called(f, "slots") && sim_chance(1, disk.sync_fault_one_in);
 }
 
 int file_sync(struct file *f, uint64_t upto)
@@ -281,14 +286,16 @@ void file_sync_names(const char *dir)
 
 int disk_fault(const struct file *f, bool may_be_full)
 {
-    if (!disk.fault_one_in || !below(f->path, disk.fault_dir) || !sim_chance(1, disk.fault_one_in))
+    if (!disk.fault_one_in || !below(f->path, disk.fault_dir) ||
+        (disk.fault_name && !is_called(f, disk.fault_name)) || !sim_chance(1, disk.fault_one_in))
         return 0;
     return may_be_full && sim_chance(1, 2) ? -ENOSPC : -EIO;
 }
 
-void disk_fail_one_in(const char *dir, unsigned n)
+void disk_fail_one_in(const char *dir, const char *name, unsigned n)
 {
     (void)snprintf(disk.fault_dir, sizeof disk.fault_dir, "%s", dir);
+    disk.fault_name = name;
     disk.fault_one_in = n;
 }
 
@@ -367,7 +374,7 @@ static uint8_t *some_byte(struct file *f, uint64_t *ret_at)
 
 static bool is_named(const struct file *f, const char *dir, const char *name)
 {
-    return !f->removed && below(f->path, dir) && strcmp(strrchr(f->path, '/') + 1, name) == 0;
+    return !f->removed && below(f->path, dir) && is_called(f, name);
 }
 
 bool disk_flip(const char *dir, const char *name)

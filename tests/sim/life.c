@@ -305,7 +305,7 @@ static void flush_what_was_found(struct life *l)
         return;
     }
     era_flushed(l->era, completed, l->config.sync == SYNC_BUCKET);
-    if (!l->last && sim_chance(1, 2))
+    if (!l->last && sim_chance(3, 4))
         die_at_once(l);
 }
 
@@ -328,7 +328,8 @@ static void *life_main(void *arg)
             l->config.sync == SYNC_CACHE ? "cache" : "bucket");
     l->doing = "reading it all";
     l->verified = verify(l);
-    if (l->verified && sim_chance(1, l->host->ending == CRASHED ? 3 : 10))
+    bool crashed = l->host->ending == CRASHED && l->config.sync == SYNC_CACHE;
+    if (l->verified && sim_chance(1, crashed ? 2 : 10))
         flush_what_was_found(l);
     l->doing = "working";
     if (sim_chance(1, 3))
@@ -355,6 +356,7 @@ struct life *life_start(struct host *host, const struct volume_config *config, u
                        .opened = 1,
                        .closed = 1};
     host->life = lives[l->machine] = l;
+    host->volume->lives++;
     if (sim_chance(1, 4))
         l->syncs_left = 1 + (unsigned)sim_below(20);
     l->task = sched_spawn(l->machine, life_main, l);

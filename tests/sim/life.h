@@ -59,6 +59,7 @@ extern struct run run;
 struct sim_volume {
     bool repaired;      /* it went back in time */
     struct era *newest; /* by epoch; NULL: there is no such volume */
+    unsigned lives;     /* that began so far */
 };
 extern struct sim_volume sim_volumes[VOLUMES];
 int sim_number(const struct sim_volume *v);

@@ -43,6 +43,8 @@ struct errand {
     struct kept *target; /* of a rollback, a deletion, a clone of a snapshot; NULL: none */
     struct era_mark *mark;
     bool blurred, over;
+    bool beside_a_life;     /* when it began, somebody was attached */
+    unsigned lives_before;  /* as many had begun */
     unsigned requests_left; /* until it stops, perhaps to be killed; 0: it does not */
     bool dying, stopped;
     bool held; /* a deletion: a clone was made from it */
@@ -323,6 +325,14 @@ static void on_request(void)
     sched_pause(e->machine, sched_now_us() + (e->dying ? DAY : (int64_t)sim_below(DAY)));
 }
 
+static bool somebody_writes(const struct sim_volume *v)
+{
+    for (int i = 0; i < lineage.nhosts; i++)
+        if (lineage.hosts[i].volume == v && lineage.hosts[i].life)
+            return true;
+    return false;
+}
+
 static struct errand *new_errand(enum errand_kind kind, struct sim_volume *v, int machine)
 {
     struct errand *e = calloc(1, sizeof *e);
@@ -332,7 +342,9 @@ static struct errand *new_errand(enum errand_kind kind, struct sim_volume *v, in
                          .volume = v,
                          .machine = machine,
                          .mark = era_mark(v->newest),
-                         .blurred = is_blurred(v)};
+                         .blurred = is_blurred(v),
+                         .beside_a_life = somebody_writes(v),
+                         .lives_before = v->lives};
     (void)snprintf(e->name, sizeof e->name, "s%u", ++lineage.names);
     lineage.all = e;
     return e;
@@ -368,14 +380,6 @@ static void judge_done(struct errand *e)
         sim_fail("a %s was done, and nothing is to be seen of it", kind_names[e->kind]);
 }
 
-static bool somebody_writes(const struct sim_volume *v)
-{
-    for (int i = 0; i < lineage.nhosts; i++)
-        if (lineage.hosts[i].volume == v && lineage.hosts[i].life)
-            return true;
-    return false;
-}
-
 /* It failed: was there reason for it? */
 static void judge_failure(const struct errand *e)
 {
@@ -386,9 +390,11 @@ static void judge_failure(const struct errand *e)
         return;
     if (e->kind == ONLINE && (e->result == -ECANCELED || e->result == -ETIMEDOUT))
         return;
-    if (e->result == -EBUSY && (e->kind == DELETE || somebody_writes(e->volume)))
+    /* that one may have died since */
+    bool beside_a_life = e->beside_a_life || e->volume->lives > e->lives_before;
+    if (e->result == -EBUSY && (e->kind == DELETE || beside_a_life))
         return;
-    if (e->result == -EAGAIN && somebody_writes(e->volume))
+    if (e->result == -EAGAIN && beside_a_life)
         return;
     if (e->result == -EEXIST && clone_there)
         return;

@@ -75,8 +75,11 @@ static void choose_weather(void)
 /* A bad disk is bad for a while. */
 static void choose_disk(const struct host *h)
 {
+    bool slots = sim_chance(1, 2); /* who writes can go on after that */
+    unsigned rare = 10 + (unsigned)sim_below(slots ? 100 : 2000);
+
     if (run.disk_faults)
-        disk_fail_one_in(h->dir, sim_chance(1, 2) ? 0 : 10 + (unsigned)sim_below(2000));
+        disk_fail_one_in(h->dir, slots ? "slots" : NULL, sim_chance(1, 3) ? 0 : rare);
     disk_fail_syncs_one_in(run.disk_faults && sim_chance(1, 2) ? 2 + (unsigned)sim_below(20) : 0);
 }
 
@@ -234,7 +237,7 @@ static void settle(struct host *hosts)
 {
     weather = (struct weather){.latency_us = 1000};
     bucket_outage(0);
-    disk_fail_one_in("", 0);
+    disk_fail_one_in("", NULL, 0);
     disk_fail_syncs_one_in(0);
     lineage_settle();
     for (int i = 0; i <= CLONE_HOST; i++) {
