@@ -280,7 +280,8 @@ static bool evict(struct chunks *t)
 
 bool chunks_make_room(struct chunks *t, uint64_t nblocks)
 {
-    while (t->used_blocks + nblocks > t->max_blocks || t->nchunks >= t->max_chunks)
+    while (t->used_blocks + t->coming_blocks + nblocks > t->max_blocks ||
+           t->nchunks >= t->max_chunks)
         if (!evict(t))
             return false;
     return true;

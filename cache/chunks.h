@@ -82,6 +82,7 @@ struct chunks {
     uint32_t nfree, nstale;
 
     uint64_t used_blocks, max_blocks; /* blocks in slots */
+    uint64_t coming_blocks;           /* that fetches hold, and may fill */
     uint64_t allocated_blocks;        /* of the whole volume: not known to be zero */
     uint64_t dirty_cost; /* blocks to upload; the zero blocks of a chunk count as one */
 };

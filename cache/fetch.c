@@ -29,6 +29,7 @@ struct wish {
     struct chunk *chunk; /* pinned */
     struct entry entry;
     struct op op; /* holds the blocks */
+    unsigned coming;
     struct demand *demand;
 };
 
@@ -71,6 +72,8 @@ static int add_wish(struct plan *p, struct chunk *c, const struct entry *e, uint
         return -ENOMEM;
     *w = (struct wish){.chunk = c, .entry = *e, .demand = demand};
     chunk_begin(c, &w->op, mask, OP_FETCH);
+    w->coming = mask_count(mask);
+    p->v->chunks.coming_blocks += w->coming;
     c->pins++;
     if (demand)
         demand->pending++;
@@ -280,6 +283,7 @@ static void finish_wish(struct volume *v, struct wish *w, uint64_t filled, int e
 
     scope_lock(&t->lock);
     filled &= ~w->op.stale;
+    t->coming_blocks -= w->coming;
     if (filled)
         chunk_set(t, c, c->valid | filled, c->zero & ~filled, c->dirty);
     chunk_end(t, c, &w->op);

@@ -8,7 +8,7 @@
 cold_gets() {
     umount_volume
     new_cache
-    mount_volume --cache-size 512M
+    mount_volume --cache-size 512M --read-ahead 4M
     GETS=$(status requests.get)
     tool verify "$IMAGE" 0 128M "$1"
     GETS=$(($(status requests.get) - GETS))
