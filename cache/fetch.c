@@ -81,14 +81,21 @@ static int add_wish(struct plan *p, struct chunk *c, const struct entry *e, uint
     return 0;
 }
 
-/* A slot for the chunk. With `wait`, as long as it takes. Lock held. */
+/* Only commits make room that is not here yet. */
+static bool room_may_come(const struct volume *v)
+{
+    return !v->cfg.read_only && v->chunks.dirty_cost + v->uploading_cost > 0;
+}
+
+/* A slot for the chunk. With `wait`, as long as it takes; what cannot come is not waited for: the
+ * cache is larger for a moment then. Lock held. */
 static int need_slot(struct volume *v, struct chunk *c, unsigned nblocks, bool wait)
 {
     struct chunks *t = &v->chunks;
     int r = 0;
 
     while (r == 0 && !chunks_make_room(t, nblocks))
-        r = !wait ? -EAGAIN : t->dirty_cost + v->uploading_cost == 0 ? 1 : volume_wait_for_room(v);
+        r = !wait ? -EAGAIN : room_may_come(v) ? volume_wait_for_room(v) : 1;
     while (r >= 0 && c->slot == SLOT_NONE) {
         uint32_t slot = chunks_take_slot(t);
         if (slot == SLOT_NONE)
