@@ -1,5 +1,6 @@
 # s3vol. `make help` lists the targets. Variables: CC, CFLAGS, PREFIX, DESTDIR, V=1, JOBS=N,
-# SAN=address|undefined|thread (also address,undefined): a build of its own that halts at the first report.
+# SAN=address|undefined|thread (also address,undefined): a build of its own that halts at the first report,
+# and in which what is not initialised holds a pattern.
 PREFIX  ?= /usr/local
 DESTDIR ?=
 CC      ?= cc

@@ -28,8 +28,8 @@ struct wish {
     struct wish *next;   /* in its download, by offset */
     struct chunk *chunk; /* pinned */
     struct entry entry;
-    struct op op; /* holds the blocks */
-    unsigned coming;
+    struct op op;    /* holds the blocks */
+    unsigned coming; /* blocks, of chunks.coming_blocks */
     struct demand *demand;
 };
 

@@ -185,11 +185,12 @@ static int read_range(struct volume *v, void *buf, size_t len, uint64_t offset, 
         return r;
     pthread_mutex_lock(&v->chunks.lock);
     bool sequential = readahead_note(&v->readahead, offset, len, wait, &ahead_from, &ahead_to);
-    bool first_is_here = is_here(&v->chunks, offset);
+    bool ahead = ahead_from < ahead_to;
+    bool apart = ahead && is_here(&v->chunks, offset); /* else one GET may do for both */
     pthread_mutex_unlock(&v->chunks.lock);
-    if (ahead_from < ahead_to && !wait)
+    if (ahead && !wait)
         return -EAGAIN;
-    if (ahead_from < ahead_to && first_is_here) { /* else one GET may do for both */
+    if (apart) {
         volume_prefetch(v, ahead_from, ahead_to);
         ahead_from = ahead_to;
     }

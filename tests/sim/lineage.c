@@ -43,8 +43,7 @@ struct errand {
     struct kept *target; /* of a rollback, a deletion, a clone of a snapshot; NULL: none */
     struct era_mark *mark;
     bool blurred, over;
-    bool beside_a_life;     /* when it began, somebody was attached */
-    unsigned lives_before;  /* as many had begun */
+    unsigned lives_before;  /* so many were over when it began */
     unsigned requests_left; /* until it stops, perhaps to be killed; 0: it does not */
     bool dying, stopped;
     bool held; /* a deletion: a clone was made from it */
@@ -325,12 +324,13 @@ static void on_request(void)
     sched_pause(e->machine, sched_now_us() + (e->dying ? DAY : (int64_t)sim_below(DAY)));
 }
 
-static bool somebody_writes(const struct sim_volume *v)
+static unsigned living(const struct sim_volume *v)
 {
+    unsigned n = 0;
+
     for (int i = 0; i < lineage.nhosts; i++)
-        if (lineage.hosts[i].volume == v && lineage.hosts[i].life)
-            return true;
-    return false;
+        n += lineage.hosts[i].volume == v && lineage.hosts[i].life;
+    return n;
 }
 
 static struct errand *new_errand(enum errand_kind kind, struct sim_volume *v, int machine)
@@ -343,8 +343,7 @@ static struct errand *new_errand(enum errand_kind kind, struct sim_volume *v, in
                          .machine = machine,
                          .mark = era_mark(v->newest),
                          .blurred = is_blurred(v),
-                         .beside_a_life = somebody_writes(v),
-                         .lives_before = v->lives};
+                         .lives_before = v->lives - living(v)};
     (void)snprintf(e->name, sizeof e->name, "s%u", ++lineage.names);
     lineage.all = e;
     return e;
@@ -391,7 +390,7 @@ static void judge_failure(const struct errand *e)
     if (e->kind == ONLINE && (e->result == -ECANCELED || e->result == -ETIMEDOUT))
         return;
     /* that one may have died since */
-    bool beside_a_life = e->beside_a_life || e->volume->lives > e->lives_before;
+    bool beside_a_life = e->volume->lives > e->lives_before;
     if (e->result == -EBUSY && (e->kind == DELETE || beside_a_life))
         return;
     if (e->result == -EAGAIN && beside_a_life)

@@ -6,6 +6,8 @@
 
 #include "mem_volume.h"
 
+#include "../../store/checkpoint.h"
+
 /* ------------------------------------------------------------------ attaching */
 
 static void test_attach_that_failed_leaves_the_size(void **state)
@@ -46,6 +48,77 @@ static void test_attach_whose_claim_was_lost_leaves_the_size(void **state)
     assert_int_equal(volume_size_bytes(volume), 64 * MIB);
     assert_int_equal(status().epoch, 2);
     assert_int_equal(detach(false), 0);
+}
+
+/* The first PUT of one key. */
+static enum mem_act hang_once(void *ctx, char verb, const char *key)
+{
+    char *wanted = ctx;
+
+    if (verb != 'P' || strcmp(key, wanted) != 0)
+        return MEM_OK;
+    *wanted = 0;
+    return MEM_HANG;
+}
+
+static int nothing(void *ctx, const struct header *last, const struct entry *entries,
+                   size_t nentries, const struct log_position *pos)
+{
+    (void)ctx, (void)last, (void)entries, (void)nentries, (void)pos;
+    return 0;
+}
+
+static void put_size(struct log *log, uint64_t size_bytes)
+{
+    uint8_t buf[HEADER_BYTES];
+    uint64_t seq = log_reserve(log, 1);
+
+    assert_int_equal(
+        log_append(log, seq, seq, seq, size_bytes / BLOCK_BYTES, NULL, 0, buf, sizeof buf), 0);
+}
+
+/* While our claim is under way, its number is written, goes into a checkpoint of just that number,
+ * and is deleted. So the claim is stored, and void; what is behind it must be found. */
+static void test_a_claim_that_came_to_nothing(void **state)
+{
+    struct log_position pos = {.next = 1, .size_blocks = 64 * MIB / BLOCK_BYTES};
+    uint8_t nonce[UUID_BYTES] = {1};
+    char key[STORE_KEY_MAX], hang[STORE_KEY_MAX];
+    struct checkpoint *cp;
+    struct part_list list;
+    struct superblock sb;
+    struct caller other;
+    uint64_t missing, bytes;
+    struct log *log;
+
+    (void)state;
+    create(64 * MIB);
+    struct store *s = mem_store(&mem, &mem_clock);
+    assert_int_equal(superblock_load(s, &sb, 0), 0);
+    assert_int_equal(log_new(s, &sb, &mem_clock, &log), 0);
+    assert_int_equal(log_replay(log, &pos, nothing, NULL, 0, &missing), 0);
+    assert_int_equal(log_claim(log, &pos, missing, nonce, "the writer", 0), 0);
+    pos.seq = pos.next++;
+    log_key(pos.seq, key);
+    memcpy(hang, key, sizeof hang);
+    mem_retry(&mem, hang_once, hang);
+    call(&other, try_attach);
+    mem_await_hanging(&mem, 1);
+    put_size(log, 64 * MIB);
+    assert_int_equal(checkpoint_new(log, &pos, 0, &cp), 0);
+    assert_int_equal(checkpoint_finish(cp, &list, &bytes), 0);
+    checkpoint_free(cp);
+    free(list.parts);
+    pthread_mutex_lock(&mem.lock);
+    mem_remove(&mem, key);
+    pthread_mutex_unlock(&mem.lock);
+    put_size(log, 128 * MIB);
+    mem_retry(&mem, NULL, NULL);
+    assert_int_equal(called(&other), 0);
+    assert_int_equal(volume_size_bytes(volume), 128 * MIB);
+    assert_int_equal(detach(false), 0);
+    log_free(log);
+    store_free(s);
 }
 
 /* Growth that only this cache knows of, and blocks behind the old end. */
@@ -391,6 +464,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_attach_that_failed_leaves_the_size),
         TEST(test_attach_whose_claim_was_lost_leaves_the_size),
+        TEST(test_a_claim_that_came_to_nothing),
         TEST(test_growth_is_kept_with_the_cache),
         TEST(test_fenced),
         TEST(test_fenced_is_quiet),
