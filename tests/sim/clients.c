@@ -12,6 +12,7 @@ struct client {
     struct party *party;
     int number;
     uint32_t *state; /* of its sectors, as they must be */
+    uint32_t *old;   /* those of what it does now, as they were before */
 };
 
 /* All of a life's. */
@@ -48,6 +49,11 @@ static uint32_t choose(struct client *c, uint32_t sectors, uint32_t most, uint32
     return first;
 }
 
+static void keep_old(struct client *c, uint32_t first, uint32_t n)
+{
+    memcpy(c->old + first, c->state + first, n * sizeof *c->old);
+}
+
 /* At once, if that is possible. */
 static int write_somehow(struct life *l, const uint8_t *buf, size_t len, uint64_t at)
 {
@@ -63,6 +69,7 @@ static int do_put(struct client *c, uint32_t sectors)
 
     if (n == 0)
         return 0;
+    keep_old(c, first, n);
     uint8_t *buf = aligned_alloc(4096, ROUND_UP((size_t)n * SECTOR_BYTES, (size_t)4096));
     uint32_t generation = era_begin(l->era, c->number, OP_PUT, first, n)->generation;
     for (uint32_t i = 0; i < n; i++) {
@@ -83,6 +90,7 @@ static int do_clear(struct client *c, uint32_t sectors)
 
     if (n == 0)
         return 0;
+    keep_old(c, first, n);
     era_begin(l->era, c->number, n > 2048 ? OP_CLEAR_LOOSELY : OP_CLEAR, first, n);
     memset(c->state + first, 0, n * sizeof *c->state);
     int r = volume_discard(l->volume, (uint64_t)first * SECTOR_BYTES, (uint64_t)n * SECTOR_BYTES);
@@ -112,6 +120,34 @@ static int do_read(struct client *c, uint32_t sectors)
     }
     free(buf);
     return r;
+}
+
+/* What a failed operation did is what is read after it, and nothing else from then on. False: that
+ * cannot be told. */
+static bool settle(struct client *c)
+{
+    struct life *l = c->life;
+    const struct sim_op *op = &l->era->ops[c->number][l->era->nops[c->number] - 1];
+    size_t len = (size_t)op->n * SECTOR_BYTES;
+    int r = -EIO;
+
+    if (op->kind == OP_GROW)
+        return false;
+    uint8_t *buf = aligned_alloc(4096, ROUND_UP(len, (size_t)4096));
+    for (int tries = 0; tries < 5 && r < 0; tries++)
+        r = volume_read(l->volume, buf, len, (uint64_t)op->first * SECTOR_BYTES, true);
+    for (uint32_t s = op->first; s < op->first + op->n && r == 0; s++) {
+        uint32_t got = model_read_stamp(buf + (size_t)(s - op->first) * SECTOR_BYTES, s);
+        if (got != op->generation && got != c->old[s])
+            sim_fail("host %d, epoch %" PRIu64
+                     ": sector %u reads as generation %u after a failure; it was %u, or became %u",
+                     l->host->number, l->era->epoch, s, got, c->old[s], op->generation);
+        c->state[s] = got;
+    }
+    free(buf);
+    if (r == 0)
+        era_settle(l->era, c->number, c->state);
+    return r == 0;
 }
 
 static int do_flush(struct client *c)
@@ -271,7 +307,7 @@ static void *client_main(void *arg)
             life_judge_error(l, "a client", r);
             if (c->party->over)
                 break;
-            if (era_failed(l->era, c->number)) {
+            if (era_failed(l->era, c->number) && !settle(c)) {
                 c->party->failed = true;
                 break;
             } /* else a flush: the next one has to hold what it did not */
@@ -288,13 +324,20 @@ void clients_work(struct life *l)
 
     p->at_work = model_clients;
     for (unsigned i = 0; i < model_clients; i++) {
-        p->clients[i] = (struct client){l, p, (int)i, malloc(SECTORS_MAX * sizeof(uint32_t))};
+        p->clients[i] =
+            (struct client){.life = l,
+                            .party = p,
+                            .number = (int)i,
+                            .state = malloc(SECTORS_MAX * sizeof(uint32_t)),
+                            .old = malloc(SECTORS_MAX * sizeof(uint32_t))};
         memcpy(p->clients[i].state, l->era->base, SECTORS_MAX * sizeof(uint32_t));
         tasks[i] = sched_spawn(sched_machine(), client_main, &p->clients[i]);
     }
     for (unsigned i = 0; i < model_clients; i++)
         sched_join(tasks[i]);
-    for (unsigned i = 0; i < model_clients; i++)
+    for (unsigned i = 0; i < model_clients; i++) {
         free(p->clients[i].state);
+        free(p->clients[i].old);
+    }
     free(p);
 }

@@ -108,6 +108,19 @@ bool era_failed(struct era *e, int c)
     return failed;
 }
 
+void era_settle(struct era *e, int c, const uint32_t *found)
+{
+    struct sim_op *op = &e->ops[c][e->nops[c] - 1];
+    uint32_t first = op->first, n = op->n;
+
+    op->failed = true;
+    op->ended = ++model.ticks;
+    op = era_begin(e, c, OP_SETTLE, first, n);
+    op->each = malloc(n * sizeof *op->each);
+    memcpy(op->each, found + first, n * sizeof *op->each);
+    op->ended = ++model.ticks;
+}
+
 void era_completed(const struct era *e, size_t ret[CLIENTS_MAX])
 {
     for (unsigned c = 0; c < model_clients; c++) {
@@ -137,18 +150,29 @@ static size_t differences(const uint32_t *state, const uint32_t *found, int c, u
     return wrong;
 }
 
+static bool changes(const struct sim_op *op, uint32_t s)
+{
+    return op->kind != OP_GROW && s - op->first < op->n;
+}
+
+/* What the sector is after it. */
+static uint32_t leaves(const struct sim_op *op, uint32_t s)
+{
+    return op->kind == OP_SETTLE ? op->each[s - op->first] : op->generation;
+}
+
 static void apply(uint32_t *state, const struct sim_op *op)
 {
-    for (uint32_t s = op->first; op->kind != OP_GROW && s < op->first + op->n; s++)
-        state[s] = op->generation;
+    for (uint32_t s = op->first; changes(op, s); s++)
+        state[s] = leaves(op, s);
 }
 
 /* Does the sector differ because an operation reached it that took effect in part: one that failed,
  * or a large clearing under way? */
 static bool reached(const struct sim_op *op, uint32_t s, uint32_t found)
 {
-    return op && (op->failed || op->kind == OP_CLEAR_LOOSELY) && op->kind != OP_GROW &&
-           s - op->first < op->n && found == op->generation;
+    return op && (op->failed || op->kind == OP_CLEAR_LOOSELY) && changes(op, s) &&
+           found == op->generation;
 }
 
 static size_t count_reached(const uint32_t *state, const uint32_t *found, int c,
@@ -235,7 +259,7 @@ static void judge_fenced(const struct era *e, const size_t completed[CLIENTS_MAX
 {
     for (unsigned c = 0; c < model_clients && e->fenced; c++)
         for (size_t p = completed[c]; p > 0 && e->ops[c][p - 1].began > e->fenced; p--)
-            if (e->ops[c][p - 1].kind == OP_PUT)
+            if (e->ops[c][p - 1].kind == OP_PUT && !e->ops[c][p - 1].failed)
                 sim_fail("epoch %" PRIu64 " of host %d was told that its flush succeeded, with "
                          "what client %u wrote after a rollback",
                          e->epoch, e->host, c);
@@ -395,13 +419,12 @@ static bool may_hold(const struct era *e, uint32_t s, uint32_t generation)
     size_t p = 0;
 
     for (; p < e->disk_floor[c]; p++)
-        if (e->ops[c][p].kind != OP_GROW && s - e->ops[c][p].first < e->ops[c][p].n)
-            now = e->ops[c][p].generation;
+        if (changes(&e->ops[c][p], s))
+            now = leaves(&e->ops[c][p], s);
     if (now == generation)
         return true;
     for (; p < e->nops[c]; p++)
-        if (e->ops[c][p].kind != OP_GROW && s - e->ops[c][p].first < e->ops[c][p].n &&
-            e->ops[c][p].generation == generation)
+        if (changes(&e->ops[c][p], s) && leaves(&e->ops[c][p], s) == generation)
             return true;
     return !e->sure && e->before && !e->on_disk && may_hold(e->before, s, generation);
 }

@@ -25,11 +25,12 @@
 
 enum { SECTOR_BYTES = 512, SECTORS_MAX = 32768, CLIENTS_MAX = 4 };
 
-enum op_kind { OP_PUT, OP_CLEAR, OP_CLEAR_LOOSELY, OP_GROW };
+enum op_kind { OP_PUT, OP_CLEAR, OP_CLEAR_LOOSELY, OP_GROW, OP_SETTLE };
 struct sim_op {
     enum op_kind kind;
     uint32_t first, n; /* sectors; OP_GROW: n is the new size */
     uint32_t generation;
+    uint32_t *each;        /* OP_SETTLE: by sector */
     uint64_t began, ended; /* 0: it has not, or it failed */
     bool failed;           /* as on every disk, it may have taken effect in part */
 };
@@ -73,6 +74,9 @@ void era_end(struct era *e, int client);
 void era_cancel(struct era *e, int client);
 /* What the client began, and has not ended, never will; false: there is nothing. */
 bool era_failed(struct era *e, int client);
+/* What it began last failed, and its sectors were read since, as `found` (by sector): so they are
+ * now, and stay. */
+void era_settle(struct era *e, int client, const uint32_t *found);
 /* What all that has ended until now amounts to; for a flush that begins. */
 void era_completed(const struct era *e, size_t ret[CLIENTS_MAX]);
 /* That flush was acknowledged. Ends the simulation if a later attachment did not find it. */
