@@ -13,6 +13,7 @@ struct client {
     int number;
     uint32_t *state; /* of its sectors, as they must be */
     uint32_t *old;   /* those of what it does now, as they were before */
+    uint32_t last;   /* where it wrote */
 };
 
 /* All of a life's. */
@@ -35,6 +36,8 @@ static uint32_t choose(struct client *c, uint32_t sectors, uint32_t most, uint32
         first = (uint32_t)sim_below(sectors);
         if (sim_chance(1, 3)) /* where somebody is */
             first = (hot + (uint32_t)sim_below(256)) % sectors;
+        if (sim_chance(1, 6)) /* again: perhaps a commit is under way */
+            first = MIN(c->last, sectors - 1);
         if (sim_chance(1, 3))
             first = first / 8 * 8;
         if (model_owner(first) == c->number)
@@ -76,6 +79,7 @@ static int do_put(struct client *c, uint32_t sectors)
         model_stamp(buf + (size_t)i * SECTOR_BYTES, first + i, generation);
         c->state[first + i] = generation;
     }
+    c->last = first;
     int r = write_somehow(l, buf, (size_t)n * SECTOR_BYTES, (uint64_t)first * SECTOR_BYTES);
     if (r == 0)
         era_end(l->era, c->number);
@@ -324,12 +328,11 @@ void clients_work(struct life *l)
 
     p->at_work = model_clients;
     for (unsigned i = 0; i < model_clients; i++) {
-        p->clients[i] =
-            (struct client){.life = l,
-                            .party = p,
-                            .number = (int)i,
-                            .state = malloc(SECTORS_MAX * sizeof(uint32_t)),
-                            .old = malloc(SECTORS_MAX * sizeof(uint32_t))};
+        p->clients[i] = (struct client){.life = l,
+                                        .party = p,
+                                        .number = (int)i,
+                                        .state = malloc(SECTORS_MAX * sizeof(uint32_t)),
+                                        .old = malloc(SECTORS_MAX * sizeof(uint32_t))};
         memcpy(p->clients[i].state, l->era->base, SECTORS_MAX * sizeof(uint32_t));
         tasks[i] = sched_spawn(sched_machine(), client_main, &p->clients[i]);
     }

@@ -32,8 +32,8 @@ void disk_remove(const char *dir, const char *name);
 /* Called by a thread that is about to sync a file, or has just done so. */
 extern void (*disk_on_sync)(void);
 
-/* From now on one operation in so many below `dir` fails (0: none), of files of this name (NULL: of
- * all): EIO, or ENOSPC where it can be. */
+/* From now on one operation in so many below `dir` fails (0: none), or one write of files of this
+ * name (NULL: all operations of all): EIO, or ENOSPC where it can be. */
 void disk_fail_one_in(const char *dir, const char *name, unsigned n);
 /* One sync of slots in so many fails; of all of them. */
 void disk_fail_syncs_one_in(unsigned n);

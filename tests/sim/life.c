@@ -329,7 +329,7 @@ static void *life_main(void *arg)
     }
     run_say("host %d: attached, sync=%s", l->host->number,
             l->config.sync == SYNC_CACHE ? "cache" : "bucket");
-    bool flushed = sim_chance(1, l->host->ending == CRASHED ? 3 : 10) && flush_at_once(l);
+    bool flushed = sim_chance(1, l->host->ending == CRASHED ? 2 : 10) && flush_at_once(l);
     l->doing = "reading it all";
     l->verified = verify(l);
     if (l->verified && flushed)

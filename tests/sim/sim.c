@@ -76,7 +76,7 @@ static void choose_weather(void)
 static void choose_disk(const struct host *h)
 {
     bool slots = sim_chance(1, 2); /* who writes can go on after that */
-    unsigned rare = 10 + (unsigned)sim_below(slots ? 100 : 2000);
+    unsigned rare = 10 + (unsigned)sim_below(slots ? 50 : 2000);
 
     if (run.disk_faults)
         disk_fail_one_in(h->dir, slots ? "slots" : NULL, sim_chance(1, 3) ? 0 : rare);
@@ -95,7 +95,7 @@ static struct volume_config choose_config(const struct host *h)
     /* after a crash in cache mode the slots are believed as they are, rotten or not */
     c.sync = !run.rot && sim_chance(1, 2) ? SYNC_CACHE : SYNC_BUCKET;
     c.timeout_ms = sim_chance(1, 4) ? 1000 + (int64_t)sim_below(60000) : STORE_FOREVER;
-    c.writeback_ms = 100 + (int64_t)sim_below(10000);
+    c.writeback_ms = sim_chance(1, 4) ? 300000 : 100 + (int64_t)sim_below(10000);
     c.compress = sim_chance(1, 4);
     c.discard_local = h->forked;
     c.uploads = 1 + (unsigned)sim_below(3);
