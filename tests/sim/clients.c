@@ -1,4 +1,5 @@
 #include "clients.h"
+#include "ambush.h"
 #include "lineage.h"
 #include "sched.h"
 
@@ -31,6 +32,8 @@ static uint32_t choose(struct client *c, uint32_t sectors, uint32_t most, uint32
 {
     static uint32_t hot;
     uint32_t first = 0, n = 0;
+    uint64_t chunk; /* bytes */
+    enum ambush ambush = ambush_now(&chunk);
 
     for (int tries = 0; tries < 100; tries++) {
         first = (uint32_t)sim_below(sectors);
@@ -38,6 +41,8 @@ static uint32_t choose(struct client *c, uint32_t sectors, uint32_t most, uint32
             first = (hot + (uint32_t)sim_below(256)) % sectors;
         if (sim_chance(1, 6)) /* again: perhaps a commit is under way */
             first = MIN(c->last, sectors - 1);
+        if (ambush != AMBUSH_NONE)
+            first = (uint32_t)(chunk / SECTOR_BYTES + sim_below(512)) % sectors;
         if (sim_chance(1, 3))
             first = first / 8 * 8;
         if (model_owner(first) == c->number)
@@ -107,6 +112,8 @@ static int do_read(struct client *c, uint32_t sectors)
 {
     struct life *l = c->life;
     uint32_t n = 0, first = choose(c, sectors, 2048, &n);
+    if (n > 0 && sim_chance(1, 3)) /* and what is others' */
+        n = MIN(sectors - first, 2048);
     uint8_t *buf = aligned_alloc(4096, ROUND_UP((size_t)n * SECTOR_BYTES + 1, (size_t)4096));
     uint64_t at = (uint64_t)first * SECTOR_BYTES;
     int r = -EAGAIN;
@@ -117,7 +124,7 @@ static int do_read(struct client *c, uint32_t sectors)
         r = volume_read(l->volume, buf, (size_t)n * SECTOR_BYTES, at, true);
     for (uint32_t i = 0; i < n && r == 0; i++) {
         uint32_t got = model_read_stamp(buf + (size_t)i * SECTOR_BYTES, first + i);
-        if (got != c->state[first + i])
+        if (model_owner(first + i) == c->number && got != c->state[first + i])
             sim_fail("host %d, epoch %" PRIu64
                      ": sector %u reads as generation %u, but %u was written",
                      l->host->number, l->era->epoch, first + i, got, c->state[first + i]);
@@ -277,7 +284,13 @@ static int do_something(struct client *c)
 {
     uint32_t sectors = (uint32_t)(volume_size_bytes(c->life->volume) / SECTOR_BYTES);
     uint64_t what = sim_below(100);
+    uint64_t chunk;
+    enum ambush ambush = ambush_now(&chunk);
 
+    if (ambush == AMBUSH_WRITE)
+        return sim_chance(1, 2) ? do_put(c, sectors) : do_flush(c);
+    if (ambush == AMBUSH_READ)
+        return do_read(c, sectors);
     if (what < 55)
         return do_put(c, sectors);
     if (what < 68)
@@ -306,7 +319,10 @@ static void *client_main(void *arg)
     for (unsigned i = 0; i < l->operations && !l->interrupted && !c->party->over; i++) {
         if (c->party->below)
             wait_for_size(c);
+        if (model_clients > 1 && sim_chance(1, 20))
+            ambush_arm(l->volume);
         int r = c->party->over ? 0 : do_something(c);
+        ambush_disarm();
         if (r < 0) {
             life_judge_error(l, "a client", r);
             if (c->party->over)

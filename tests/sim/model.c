@@ -18,8 +18,10 @@ static struct {
 
 void model_start(uint32_t sectors)
 {
+    uint32_t most = sim_chance(1, 2) ? 200 : sectors / 4; /* all of them in most chunks, or few */
+
     for (uint32_t at = 0; at < SECTORS_MAX;) {
-        uint32_t n = 1 + (uint32_t)sim_below(sim_chance(1, 2) ? 20 : sectors / 4);
+        uint32_t n = 1 + (uint32_t)sim_below(sim_chance(1, 2) ? 20 : most);
         uint8_t owner = at < sectors ? (uint8_t)sim_below(model_clients) : 0;
         for (; n > 0 && at < SECTORS_MAX; n--)
             model.owner[at++] = owner;

@@ -1,0 +1,61 @@
+#include "ambush.h"
+#include "sched.h"
+
+#include "../../cache/volume_internal.h"
+
+int __real_index_mask(struct index *ix, uint64_t chunk, uint64_t *ret_mask);
+int __wrap_index_mask(struct index *ix, uint64_t chunk, uint64_t *ret_mask);
+
+static struct {
+    struct volume *armed;
+    int machine;
+    uint64_t chunk;
+    int64_t read_us, end_us; /* when these begin */
+} ambush;
+
+void ambush_arm(struct volume *v)
+{
+    if (sched_now_us() < ambush.end_us)
+        return;
+    ambush.armed = v;
+    ambush.machine = sched_machine();
+}
+
+void ambush_disarm(void)
+{
+    ambush.armed = NULL;
+}
+
+/* As a large read would. */
+static void evict_all(struct chunks *t)
+{
+    pthread_mutex_lock(&t->lock);
+    (void)chunks_make_room(t, t->max_blocks);
+    pthread_mutex_unlock(&t->lock);
+}
+
+int __wrap_index_mask(struct index *ix, uint64_t chunk, uint64_t *ret_mask)
+{
+    struct volume *v = ambush.armed;
+    int r = __real_index_mask(ix, chunk, ret_mask);
+
+    if (!v || ambush.machine != sched_machine())
+        return r;
+    ambush.armed = NULL;
+    ambush.chunk = chunk;
+    ambush.read_us = sched_now_us() + (int64_t)sim_below(10000000);
+    ambush.end_us = ambush.read_us + (int64_t)sim_below(5000000);
+    sched_sleep_us(ambush.read_us - sched_now_us());
+    evict_all(&v->chunks);
+    return r;
+}
+
+enum ambush ambush_now(uint64_t *ret_offset)
+{
+    int64_t now = sched_now_us();
+
+    if (ambush.machine != sched_machine() || now >= ambush.end_us)
+        return AMBUSH_NONE;
+    *ret_offset = ambush.chunk * CHUNK_BYTES;
+    return now < ambush.read_us ? AMBUSH_WRITE : AMBUSH_READ;
+}

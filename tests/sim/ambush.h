@@ -1,0 +1,21 @@
+/*
+ * What the engine saw in the index without its lock can be old news when it has the lock again: the
+ * chunk was written to meanwhile, committed, and evicted. By chance that is rare. Here a thread is
+ * held up after its look, while the other clients of the volume write to that chunk; then it is
+ * evicted, the thread goes on, and they read it.
+ */
+#ifndef SIM_AMBUSH_H
+#define SIM_AMBUSH_H
+
+#include "../../cache/volume.h"
+
+enum ambush { AMBUSH_NONE, AMBUSH_WRITE, AMBUSH_READ };
+
+/* The machine's next look into the index is one of these, and none after ambush_disarm(). */
+void ambush_arm(struct volume *v);
+void ambush_disarm(void);
+
+/* What should be done now on this machine, to the chunk at this offset in bytes. */
+enum ambush ambush_now(uint64_t *ret_offset);
+
+#endif
