@@ -13,6 +13,8 @@ enum {
     LEAST_BLOCKS = 16 * CHUNK_BLOCKS,
 };
 
+#define NUMBER_DROPPED UINT64_MAX /* of a chunk that nobody may use any more */
+
 struct slab {
     struct slab *next;
     struct chunk chunks[SLAB_CHUNKS];
@@ -111,6 +113,7 @@ static void append_queue(struct chunks *t, struct chunk *c, enum queue queue)
 
 void chunk_requeue(struct chunks *t, struct chunk *c)
 {
+    INVARIANT(c->number != NUMBER_DROPPED);
     bool held = c->dirty || c->unindexed || c->recorded_dirty || c->unrecorded;
 
     if (held == (c->queue == QUEUE_HELD) && c->queue != QUEUE_NONE)
@@ -154,6 +157,7 @@ static void drop(struct chunks *t, struct chunk *c)
         t->used_blocks -= mask_count(c->valid & ~c->zero);
         chunks_give_slot(t, c->slot);
     }
+    c->number = NUMBER_DROPPED;
     c->hash_next = t->spare;
     t->spare = c;
     t->nchunks--;

@@ -29,8 +29,8 @@ void disk_remove_all(const char *dir);
 /* The one of this name, in `dir` or below. */
 void disk_remove(const char *dir, const char *name);
 
-/* Called by a thread that is about to sync a file, or has just done so. */
-extern void (*disk_on_sync)(void);
+/* Called by a thread that is about to sync a file, or a directory's names, or has just done so. */
+extern void (*disk_on_sync)(bool names);
 
 /* From now on one operation in so many below `dir` fails (0: none), or one write of files of this
  * name (NULL: all operations of all): EIO, or ENOSPC where it can be. */

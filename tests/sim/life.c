@@ -308,8 +308,10 @@ static void hold_it_to_that(struct life *l)
     size_t completed[CLIENTS_MAX] = {0};
 
     era_flushed(l->era, completed, l->config.sync == SYNC_BUCKET);
-    if (!l->last && sim_chance(3, 4))
+    if (!l->last && sim_chance(3, 4)) {
+        l->cut = true;
         die_at_once(l);
+    }
 }
 
 static void *life_main(void *arg)
@@ -360,16 +362,18 @@ struct life *life_start(struct host *host, const struct volume_config *config, u
                        .closed = 1};
     host->life = lives[l->machine] = l;
     host->volume->lives++;
-    if (sim_chance(1, 4))
+    if (sim_chance(1, host->ending == FRESH ? 2 : 4))
         l->syncs_left = 1 + (unsigned)sim_below(20);
     l->task = sched_spawn(l->machine, life_main, l);
     return l;
 }
 
-void life_on_sync(void)
+void life_on_sync(bool names)
 {
     struct life *l = lives[sched_machine()];
 
+    if (l && names && sim_chance(1, 20))
+        l->syncs_left = 1;
     if (l && !l->over && !l->last && l->syncs_left > 0 && --l->syncs_left == 0)
         die_at_once(l);
 }

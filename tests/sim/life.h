@@ -42,6 +42,7 @@ struct life {
     const char *doing;
     unsigned syncs_left; /* to go, until it stops amid one, to be killed; 0: it does not */
     bool dying;          /* it did */
+    bool cut;            /* … by a power cut, and not otherwise */
 };
 
 /* What is true of this run. */
@@ -70,8 +71,8 @@ struct life *life_start(struct host *host, const struct volume_config *config, u
  * the time to be taken over; nor, once it does, to be killed. */
 bool life_may_die(const struct host *host);
 bool life_unknown(const struct host *host);
-/* To be called by a thread of it that syncs a file. */
-void life_on_sync(void);
+/* To be called by a thread of it that syncs a file, or the names in a directory. */
+void life_on_sync(bool names);
 /* It is over, or was killed: the host is free again. */
 void life_forget(struct life *life, bool crashed);
 

@@ -210,7 +210,7 @@ static void live(struct host *hosts)
         if (h->life && h->life->dying) {
             h->life->dying = false;
             if (life_may_die(h))
-                bury(h, sim_chance(3, 4));
+                bury(h, h->life->cut || sim_chance(1, 2));
             else
                 sched_pause(h->life->machine, 0);
         }

@@ -36,7 +36,7 @@ int __wrap_mkdir(const char *, mode_t);
 int __wrap_flock(int, int);
 int __wrap_statvfs64(const char *, struct statvfs *);
 
-void (*disk_on_sync)(void);
+void (*disk_on_sync)(bool names);
 
 /* A descriptor: of a file, or of the directory `dir`. */
 struct handle {
@@ -179,10 +179,10 @@ int __wrap_fdatasync(int fd)
     struct file *f = handle_of(fd)->file;
     uint64_t upto = f->last_change; /* what is written meanwhile is not promised */
 
-    disk_on_sync();
+    disk_on_sync(false);
     sched_sleep_us((int64_t)sim_below(2000));
     int r = file_sync(f, upto);
-    disk_on_sync();
+    disk_on_sync(false);
     return r < 0 ? failed(EIO) : 0;
 }
 
@@ -191,13 +191,13 @@ int __wrap_fsync(int fd)
     struct handle *h = handle_of(fd);
     int r = 0;
 
-    disk_on_sync();
+    disk_on_sync(!h->file);
     sched_sleep_us((int64_t)sim_below(2000));
     if (h->file)
         r = file_sync(h->file, UINT64_MAX);
     else
         file_sync_names(h->dir);
-    disk_on_sync();
+    disk_on_sync(!h->file);
     return r < 0 ? failed(EIO) : 0;
 }
 

@@ -79,7 +79,7 @@ static int vfs_sync(sqlite3_file *sf, int flags)
     char dir[PATH_BYTES];
 
     (void)flags;
-    disk_on_sync();
+    disk_on_sync(false);
     sched_sleep_us((int64_t)sim_below(1000));
     int r = file_sync(f->file, UINT64_MAX);
     if (r == 0 && f->new_journal) {
@@ -88,7 +88,7 @@ static int vfs_sync(sqlite3_file *sf, int flags)
         file_sync_names(dir);
         f->new_journal = false;
     }
-    disk_on_sync();
+    disk_on_sync(false);
     return r < 0 ? SQLITE_IOERR_FSYNC : SQLITE_OK;
 }
 
