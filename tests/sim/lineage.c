@@ -208,8 +208,9 @@ static uint64_t newest_root(int volume, uint64_t upto)
     return root;
 }
 
-/* From this moment on the volume is the snapshot. */
-static void note_rollback(struct sim_volume *v, int machine, const uint8_t *claim)
+/* From this moment on the volume is the snapshot: unless the claim came so late that what it was to
+ * be in place of is deleted, and a checkpoint later than it is what everybody begins from. */
+static void note_rollback(struct sim_volume *v, int machine, uint64_t seq, const uint8_t *claim)
 {
     struct errand *e = errand_of(machine, "");
     uint64_t first = get_le64(claim + 72);
@@ -218,6 +219,8 @@ static void note_rollback(struct sim_volume *v, int machine, const uint8_t *clai
         sim_fail("machine %d claims volume %d, to roll it back", machine, sim_number(v));
     if (get_le64(claim + 128) != e->target->root || get_le64(claim + 136) != e->target->seq)
         sim_fail("a rollback to another instant than that of snapshot/%s", e->target->name);
+    if (seq <= newest_root(sim_number(v), UINT64_MAX))
+        return;
     e->took_effect = true;
     if (e->over || sched_dead(machine))
         counts_add(COUNT_LATE);
@@ -271,7 +274,7 @@ static void on_change(int volume, int machine, const char *key, const uint8_t *d
             k->gone = true;
     } else if (strncmp(key, "log/", 4) == 0 && data && get_le16(data + 10) == HEADER_CLAIM &&
                get_le32(data + 12) & HEADER_ROLLBACK) {
-        note_rollback(v, machine, data);
+        note_rollback(v, machine, strtoull(key + 4, NULL, 16), data);
     } else if (volume == THE_CLONE && strcmp(key, "volume") == 0) {
         note_clone(machine, (const char *)data);
     }
