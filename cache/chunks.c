@@ -319,15 +319,33 @@ static bool has_fresh(struct chunks *t)
     return t->fresh_slot < t->nslots && slots_reserve(t->slots, t->fresh_slot) == 0;
 }
 
-uint32_t chunks_take_slot(struct chunks *t)
+/* There is one to take; evicts for it. */
+static bool has_slot(struct chunks *t)
 {
     while (t->nfree == 0 && t->nstale == 0 && !has_fresh(t))
         if (!evict(t))
-            return SLOT_NONE;
+            return false;
+    return true;
+}
+
+uint32_t chunks_take_slot(struct chunks *t)
+{
+    if (!has_slot(t))
+        return SLOT_NONE;
     if (t->nfree > 0)
         return t->free_slots[--t->nfree];
     /* stale ones first: until they are punched they still take disk space */
     return t->nstale > 0 ? punch_one(t) : t->fresh_slot++;
+}
+
+uint32_t chunks_take_slot_to_fill(struct chunks *t, bool *ret_hole)
+{
+    if (!has_slot(t))
+        return SLOT_NONE;
+    *ret_hole = t->nstale == 0;
+    if (t->nstale > 0)
+        return t->stale_slots[--t->nstale];
+    return t->nfree > 0 ? t->free_slots[--t->nfree] : t->fresh_slot++;
 }
 
 void chunks_tidy(struct chunks *t, uint32_t keep)

@@ -124,6 +124,9 @@ bool chunks_make_room(struct chunks *t, uint64_t nblocks);
 /* A slot, with no old bytes on the disk; evicts if it must; SLOT_NONE if it cannot. May release the
  * lock for a moment. */
 uint32_t chunks_take_slot(struct chunks *t);
+/* The same, for a chunk that is written whole at once: old bytes may still be there, to be
+ * overwritten, which is cheaper than to punch them first. *ret_hole: there are none. */
+uint32_t chunks_take_slot_to_fill(struct chunks *t, bool *ret_hole);
 void chunks_give_slot(struct chunks *t, uint32_t slot);
 /* Punches slots that were given back, but `keep` of them; releases the lock meanwhile. */
 void chunks_tidy(struct chunks *t, uint32_t keep);

@@ -44,6 +44,8 @@ struct plan {
     struct volume *v;
     size_t n, room;
     struct wish **wishes;
+    uint32_t taken;        /* a slot that will be filled whole, and is a hole; or SLOT_NONE */
+    uint32_t hole, nholes; /* a run of these, without disk space so far */
 };
 
 static uint64_t busy_blocks(const struct chunk *c)
@@ -89,20 +91,25 @@ static bool room_may_come(const struct volume *v)
 
 /* A slot for the chunk. With `wait`, as long as it takes; what cannot come is not waited for: the
  * cache is larger for a moment then. Lock held. */
-static int need_slot(struct volume *v, struct chunk *c, unsigned nblocks, bool wait)
+static int need_slot(struct plan *p, struct chunk *c, unsigned nblocks, bool wait)
 {
+    struct volume *v = p->v;
     struct chunks *t = &v->chunks;
     int r = 0;
 
     while (r == 0 && !chunks_make_room(t, nblocks))
         r = !wait ? -EAGAIN : room_may_come(v) ? volume_wait_for_room(v) : 1;
     while (r >= 0 && c->slot == SLOT_NONE) {
-        uint32_t slot = chunks_take_slot(t);
+        bool hole = false;
+        uint32_t slot =
+            nblocks == CHUNK_BLOCKS ? chunks_take_slot_to_fill(t, &hole) : chunks_take_slot(t);
         if (slot == SLOT_NONE)
             r = wait ? volume_wait_for_room(v) : -EAGAIN;
         else if (c->slot == SLOT_NONE)
             c->slot = slot;
-        else /* somebody was faster while the lock was released */
+        if (slot != SLOT_NONE && c->slot == slot)
+            p->taken = hole ? slot : SLOT_NONE;
+        else if (slot != SLOT_NONE) /* somebody was faster while the lock was released */
             chunks_give_slot(t, slot);
     }
     return MIN(r, 0);
@@ -150,7 +157,7 @@ static int plan_chunk(struct plan *p, uint64_t number, uint64_t want, struct dem
         v->hits += mask_count(want & c->valid);
     want &= ~c->valid;
     if (want) {
-        r = need_slot(v, c, mask_count(want), demand != NULL);
+        r = need_slot(p, c, mask_count(want), demand != NULL);
         for (bool current = false; r == 0 && !current;) {
             uint64_t generation = v->index_generation;
             pthread_mutex_unlock(&t->lock);
@@ -166,6 +173,24 @@ static int plan_chunk(struct plan *p, uint64_t number, uint64_t want, struct dem
     return r;
 }
 
+static void allocate(struct plan *p)
+{
+    if (p->nholes > 0)
+        slots_allocate(p->v->slots, p->hole, p->nholes);
+    p->nholes = 0;
+}
+
+/* Fresh slots are neighbours, mostly. */
+static void note_taken(struct plan *p)
+{
+    if (p->nholes > 0 && p->taken != p->hole + p->nholes)
+        allocate(p);
+    if (p->nholes == 0)
+        p->hole = p->taken;
+    p->nholes++;
+    p->taken = SLOT_NONE;
+}
+
 /* The blocks that touch [offset, end), chunk by chunk. */
 static int plan_range(struct plan *p, uint64_t offset, uint64_t end, struct demand *demand)
 {
@@ -176,6 +201,8 @@ static int plan_range(struct plan *p, uint64_t offset, uint64_t end, struct dema
         unsigned first = (unsigned)(block % CHUNK_BLOCKS);
         unsigned n = (unsigned)MIN(end_block - block, (uint64_t)(CHUNK_BLOCKS - first));
         r = plan_chunk(p, block / CHUNK_BLOCKS, mask_range(first, n), demand);
+        if (p->taken != SLOT_NONE)
+            note_taken(p);
         block += n;
     }
     return r;
@@ -221,6 +248,7 @@ static int enqueue(struct volume *v, struct download *d, bool urgent)
 /* Cuts the plan into downloads and hands them over. Those waited for go first. */
 static void start(struct volume *v, struct plan *p, bool urgent)
 {
+    allocate(p);
     if (p->n > 0)
         qsort(p->wishes, p->n, sizeof(struct wish *), by_place);
     for (size_t i = 0; i < p->n;) {
@@ -248,7 +276,7 @@ static void start(struct volume *v, struct plan *p, bool urgent)
 static int fetch_once(struct volume *v, uint64_t offset, uint64_t len, uint64_t ahead_end)
 {
     struct demand demand = {.met = PTHREAD_COND_INITIALIZER};
-    struct plan p = {.v = v};
+    struct plan p = {.v = v, .taken = SLOT_NONE};
     int r = plan_range(&p, offset, offset + len, &demand);
 
     if (r == 0 && ahead_end > offset + len) /* one GET for both, where they are neighbours */
@@ -272,7 +300,7 @@ int volume_fetch(struct volume *v, uint64_t offset, uint64_t len, uint64_t ahead
 
 void volume_prefetch(struct volume *v, uint64_t offset, uint64_t end)
 {
-    struct plan p = {.v = v};
+    struct plan p = {.v = v, .taken = SLOT_NONE};
 
     end = MIN(end, volume_size_bytes(v));
     if (offset < end)

@@ -230,6 +230,11 @@ int slots_write(struct slots *s, uint32_t slot, unsigned first, unsigned n, cons
     return r;
 }
 
+void slots_allocate(struct slots *s, uint32_t slot, uint32_t n)
+{
+    (void)fallocate(s->fd, FALLOC_FL_KEEP_SIZE, offset_of(slot, 0), (off_t)n * CHUNK_BYTES);
+}
+
 int slots_punch(struct slots *s, uint32_t slot)
 {
     uint32_t *sums = sums_of(s, slot);

@@ -38,6 +38,10 @@ int slots_write(struct slots *slots, uint32_t slot, unsigned first, unsigned n, 
 const uint32_t *slots_sums(const struct slots *slots, uint32_t slot);
 void slots_set_sums(struct slots *slots, uint32_t slot, const uint32_t sums[]);
 
+/* Disk space for `n` slots, which are holes and about to be filled whole: it is had in one piece,
+ * and their writes are several times faster than into holes. Where it fails they find out. */
+void slots_allocate(struct slots *slots, uint32_t slot, uint32_t n);
+
 /* Gives the slot's disk space back. */
 int slots_punch(struct slots *slots, uint32_t slot);
 

@@ -131,6 +131,15 @@ static void arrived(struct unit *u)
     chunks_changed(&u->v->chunks);
 }
 
+/* One that is filled whole, without a block of zeros left out, may have old bytes in it. Lock held.
+ */
+static uint32_t take_slot(struct chunks *t, const struct piece *p)
+{
+    bool hole, whole = p->mask == ~UINT64_C(0) && !p->partial && !p->zero;
+
+    return whole ? chunks_take_slot_to_fill(t, &hole) : chunks_take_slot(t);
+}
+
 /* The slot of a piece that has bytes to store. Lock held. */
 static int need_slot(struct volume *v, struct piece *p, bool wait)
 {
@@ -140,7 +149,7 @@ static int need_slot(struct volume *v, struct piece *p, bool wait)
     if (!(p->mask & ~p->zero))
         return 0;
     while (!chunks_make_room(t, mask_count(p->mask)) || c->slot == SLOT_NONE) {
-        uint32_t slot = c->slot == SLOT_NONE ? chunks_take_slot(t) : SLOT_NONE;
+        uint32_t slot = c->slot == SLOT_NONE ? take_slot(t, p) : SLOT_NONE;
         if (slot != SLOT_NONE && c->slot == SLOT_NONE) {
             c->slot = slot;
             return 0; /* a little over the limit rather than stuck */

@@ -423,6 +423,43 @@ static void test_a_slot_is_empty_when_it_is_taken(void **state)
         assert_int_equal(bytes[i], 0);
 }
 
+/* Who fills it whole gets what is there, and is told whether anything is. */
+static void test_a_slot_to_fill(void **state)
+{
+    static _Alignas(4096) uint8_t bytes[CHUNK_BYTES];
+    uint64_t bad;
+    bool hole = false;
+
+    (void)state;
+    uint32_t slot = chunks_take_slot_to_fill(t, &hole);
+    assert_int_not_equal(slot, SLOT_NONE);
+    assert_true(hole);
+    memset(bytes, 'x', sizeof bytes);
+    assert_int_equal(slots_write(t->slots, slot, 0, CHUNK_BLOCKS, bytes), 0);
+    uint32_t other = chunks_take_slot_to_fill(t, &hole);
+    chunks_give_slot(t, slot);
+    assert_int_equal(chunks_take_slot_to_fill(t, &hole), slot);
+    assert_false(hole);
+    memset(bytes, 0, sizeof bytes);
+    assert_int_equal(slots_read(t->slots, slot, 0, CHUNK_BLOCKS, bytes, &bad), 0);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        assert_int_equal(bytes[i], 'x');
+    chunks_give_slot(t, slot);
+    chunks_give_slot(t, other);
+    chunks_tidy(t, 1);
+    assert_int_equal(t->nstale, 1);
+    (void)chunks_take_slot_to_fill(t, &hole);
+    assert_false(hole);
+    (void)chunks_take_slot_to_fill(t, &hole);
+    assert_true(hole);
+    count_slots(2);
+    for (uint32_t i = 2; i < SLOTS_LEAST; i++) {
+        assert_int_not_equal(chunks_take_slot_to_fill(t, &hole), SLOT_NONE);
+        assert_true(hole);
+    }
+    assert_int_equal(chunks_take_slot_to_fill(t, &hole), SLOT_NONE);
+}
+
 static void test_adopted_slots(void **state)
 {
     static const uint32_t used[] = {5, 0, 9};
@@ -493,6 +530,7 @@ int main(void)
         TEST(test_slots_run_out_and_come_back),
         TEST(test_a_slot_is_evicted_for),
         TEST(test_a_slot_is_empty_when_it_is_taken),
+        TEST(test_a_slot_to_fill),
         TEST(test_adopted_slots),
         TEST(test_a_cache_that_was_larger),
         TEST(test_a_full_disk_lowers_the_limit),

@@ -160,6 +160,23 @@ static void test_a_punched_slot_takes_no_space(void **state)
     check_all();
 }
 
+static void test_allocated_slots(void **state)
+{
+    struct stat st;
+
+    (void)state;
+    pattern(model, CHUNK_BYTES, 0, 1);
+    assert_int_equal(slots_write(slots, 0, 0, CHUNK_BLOCKS, model), 0);
+    slots_allocate(slots, 0, 5);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, CHUNK_BYTES);
+    assert_in_range(st.st_blocks * 512, 5 * CHUNK_BYTES, 6 * CHUNK_BYTES);
+    check_all(); /* what was there is as it was, and the rest is zero */
+    pattern(model + 3 * CHUNK_BYTES, CHUNK_BYTES, 0, 2);
+    assert_int_equal(slots_write(slots, 3, 0, CHUNK_BLOCKS, model + 3 * CHUNK_BYTES), 0);
+    check_all();
+}
+
 static void test_truncate(void **state)
 {
     (void)state;
@@ -282,6 +299,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_random_io_without_direct, setup_fallback, teardown),
         TEST(test_beyond_the_end_is_zero),
         TEST(test_a_punched_slot_takes_no_space),
+        TEST(test_allocated_slots),
         TEST(test_truncate),
         TEST(test_a_flipped_bit_is_noticed),
         TEST(test_sums_are_learnt_or_given),
