@@ -1,5 +1,5 @@
 #!/bin/bash
-# limit: 600
+# limit: 900
 # The simulation (tests/sim), so many seeds; a seed is one run, always the same; SEEDS=n: so many new ones.
 . "$(dirname "$0")/lib/common.sh"
 [ -x "$B/tests/sim" ] || skip "not built"
@@ -12,5 +12,5 @@ done
 if [ -n "${SEEDS:-}" ]; then
     sim --seed "$RANDOM$RANDOM" --count "$SEEDS"
 else
-    sim --seed 1 --count $((SLOW > 1 ? 500 : 2000))
+    sim --seed 1 --count $((SLOW > 1 ? 500 : 5000))
 fi

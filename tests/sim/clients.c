@@ -15,6 +15,7 @@ struct client {
     uint32_t *state; /* of its sectors, as they must be */
     uint32_t *old;   /* those of what it does now, as they were before */
     uint32_t last;   /* where it wrote */
+    bool again;      /* it writes there */
 };
 
 /* All of a life's. */
@@ -39,7 +40,7 @@ static uint32_t choose(struct client *c, uint32_t sectors, uint32_t most, uint32
         first = (uint32_t)sim_below(sectors);
         if (sim_chance(1, 3)) /* where somebody is */
             first = (hot + (uint32_t)sim_below(256)) % sectors;
-        if (sim_chance(1, 6)) /* again: perhaps a commit is under way */
+        if (c->again || sim_chance(1, 6)) /* perhaps a commit is under way */
             first = MIN(c->last, sectors - 1);
         if (ambush != AMBUSH_NONE)
             first = (uint32_t)(chunk / SECTOR_BYTES + sim_below(512)) % sectors;
@@ -161,6 +162,29 @@ static bool settle(struct client *c)
     return r == 0;
 }
 
+/* The promise is put to the test at once: sooner, where disks are bad. Or it dies with what was
+ * written on top of it, which is there, and not synced. */
+static int test_promise(struct client *c, bool drain)
+{
+    struct life *l = c->life;
+    int r = 0;
+
+    if (l->last)
+        return 0;
+    if (sim_chance(1, drain || run.disk_faults ? 10 : 40))
+        l->syncs_left = 1 + (unsigned)sim_below(3);
+    if (run.disk_faults && sim_chance(1, l->flush_failed ? 2 : 8))
+        life_end(l, DEATH_CUT);
+    if (l->config.sync == SYNC_CACHE && !drain && !c->party->below && sim_chance(1, 30)) {
+        c->again = true;
+        r = do_put(c, (uint32_t)(volume_size_bytes(l->volume) / SECTOR_BYTES));
+        c->again = false;
+        l->host->on_top = true;
+        life_end(l, DEATH_KILL);
+    }
+    return r;
+}
+
 static int do_flush(struct client *c)
 {
     struct life *l = c->life;
@@ -171,9 +195,8 @@ static int do_flush(struct client *c)
     int r = drain ? volume_drain(l->volume) : volume_flush(l->volume);
     if (r == 0)
         era_flushed(l->era, completed, drain || l->config.sync == SYNC_BUCKET);
-    if (r == 0 && sim_chance(1, drain ? 10 : 40)) /* its promise is put to the test at once */
-        l->syncs_left = 1 + (unsigned)sim_below(3);
-    return r;
+    l->flush_failed = l->flush_failed || r < 0;
+    return r < 0 ? r : test_promise(c, drain);
 }
 
 static int do_grow(struct client *c, uint32_t sectors)
@@ -282,7 +305,8 @@ static void wait_for_size(struct client *c)
 
 static int do_something(struct client *c)
 {
-    uint32_t sectors = (uint32_t)(volume_size_bytes(c->life->volume) / SECTOR_BYTES);
+    struct life *l = c->life;
+    uint32_t sectors = (uint32_t)(volume_size_bytes(l->volume) / SECTOR_BYTES);
     uint64_t what = sim_below(100);
     uint64_t chunk;
     enum ambush ambush = ambush_now(&chunk);
@@ -301,11 +325,16 @@ static int do_something(struct client *c)
         return do_flush(c);
     if (what < 96) {
         int r = run.lineage && sim_chance(2, 3) ? do_shrink(c, sectors) : do_grow(c, sectors);
-        return r == 0 && sim_chance(1, 2) ? do_flush(c) : r;
+        if (r < 0 || sim_chance(1, 2))
+            return r;
+        r = do_flush(c);
+        if (r == 0 && !l->last && sim_chance(1, 4)) /* a size that perhaps only this disk knows */
+            life_end(l, DEATH_ANY);
+        return r;
     }
     if (run.lineage && what == 96 && sim_chance(1, 2)) {
         int r = do_flush(c);
-        return r == 0 ? lineage_snapshot(c->life) : r;
+        return r == 0 ? lineage_snapshot(l) : r;
     }
     sched_sleep_us((int64_t)sim_below(sim_chance(1, 4) ? 20000000 : 200000));
     return 0;

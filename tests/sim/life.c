@@ -178,10 +178,10 @@ static bool verify(struct life *l)
 
 /* ------------------------------------------------------------------ the life */
 
-/* It stops where it is, until it is killed there. */
-static void die_at_once(struct life *l)
+void life_end(struct life *l, enum death death)
 {
     l->dying = true;
+    l->death = death;
     sched_pause(l->machine, sched_now_us() + INT64_C(3600000000));
 }
 
@@ -308,10 +308,8 @@ static void hold_it_to_that(struct life *l)
     size_t completed[CLIENTS_MAX] = {0};
 
     era_flushed(l->era, completed, l->config.sync == SYNC_BUCKET);
-    if (!l->last && sim_chance(3, 4)) {
-        l->cut = true;
-        die_at_once(l);
-    }
+    if (!l->last && sim_chance(3, 4))
+        life_end(l, DEATH_CUT);
 }
 
 static void *life_main(void *arg)
@@ -331,7 +329,9 @@ static void *life_main(void *arg)
     }
     run_say("host %d: attached, sync=%s", l->host->number,
             l->config.sync == SYNC_CACHE ? "cache" : "bucket");
-    bool flushed = sim_chance(1, l->host->ending == CRASHED ? 2 : 10) && flush_at_once(l);
+    unsigned rare = l->host->on_top ? 1 : l->host->ending == CRASHED ? 2 : 10;
+    bool flushed = sim_chance(1, rare) && flush_at_once(l);
+    l->host->on_top = false;
     l->doing = "reading it all";
     l->verified = verify(l);
     if (l->verified && flushed)
@@ -375,7 +375,7 @@ void life_on_sync(bool names)
     if (l && names && sim_chance(1, 20))
         l->syncs_left = 1;
     if (l && !l->over && !l->last && l->syncs_left > 0 && --l->syncs_left == 0)
-        die_at_once(l);
+        life_end(l, DEATH_ANY);
 }
 
 bool life_may_die(const struct host *h)

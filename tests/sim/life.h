@@ -22,7 +22,12 @@ struct host {
     bool index_lost;   /* index.db was: for that it may be refused, too */
     struct era *last;  /* of this host */
     struct life *life; /* NULL: unmounted */
+    bool back;         /* it died amid something, and comes back */
+    bool on_top;       /* … having written on top of what it had flushed */
 };
+
+/* How one that stopped where it is will die. */
+enum death { DEATH_ANY, DEATH_KILL, DEATH_CUT };
 
 struct life {
     struct host *host;
@@ -39,10 +44,11 @@ struct life {
     bool verified, closing, over;
     int opened, closed; /* what open and close said; 1: not yet */
     bool interrupted;   /* volume_stop() was called */
+    bool flush_failed;
     const char *doing;
     unsigned syncs_left; /* to go, until it stops amid one, to be killed; 0: it does not */
     bool dying;          /* it did */
-    bool cut;            /* … by a power cut, and not otherwise */
+    enum death death;
 };
 
 /* What is true of this run. */
@@ -71,6 +77,8 @@ struct life *life_start(struct host *host, const struct volume_config *config, u
  * the time to be taken over; nor, once it does, to be killed. */
 bool life_may_die(const struct host *host);
 bool life_unknown(const struct host *host);
+/* It stops where it is, until it dies there. */
+void life_end(struct life *l, enum death death);
 /* To be called by a thread of it that syncs a file, or the names in a directory. */
 void life_on_sync(bool names);
 /* It is over, or was killed: the host is free again. */

@@ -95,7 +95,8 @@ static struct volume_config choose_config(const struct host *h)
     /* after a crash in cache mode the slots are believed as they are, rotten or not */
     c.sync = !run.rot && sim_chance(1, 2) ? SYNC_CACHE : SYNC_BUCKET;
     c.timeout_ms = sim_chance(1, 4) ? 1000 + (int64_t)sim_below(60000) : STORE_FOREVER;
-    c.writeback_ms = sim_chance(1, 4) ? 300000 : 100 + (int64_t)sim_below(10000);
+    c.writeback_ms =
+        sim_chance(1, h->ending == CRASHED ? 2 : 4) ? 300000 : 100 + (int64_t)sim_below(10000);
     c.compress = sim_chance(1, 4);
     c.discard_local = h->forked;
     c.uploads = 1 + (unsigned)sim_below(3);
@@ -110,12 +111,12 @@ static struct volume_config choose_config(const struct host *h)
 
 static void start_life(struct host *h)
 {
-    if (h->ending != FRESH && sim_chance(1, 5)) {
+    if (h->ending != FRESH && !h->on_top && sim_chance(1, 5)) {
         run_say("host %d: its cache directory is lost", h->number);
         disk_remove_all(h->dir);
         h->local = h->forked = false;
         h->ending = FRESH;
-    } else if (sim_chance(1, 10)) {
+    } else if (!h->on_top && sim_chance(1, 10)) {
         run_say("host %d: its index.db is lost", h->number);
         disk_remove(h->dir, "index.db");
         h->index_lost = true;
@@ -124,7 +125,11 @@ static void start_life(struct host *h)
     choose_disk(h);
     if (c.discard_local)
         h->local = false;
-    (void)life_start(h, &c, 10 + (unsigned)sim_below(100), sim_chance(1, 3));
+    h->back = false;
+    /* some do too little for a checkpoint */
+    unsigned operations =
+        sim_chance(1, 3) ? 1 + (unsigned)sim_below(10) : 10 + (unsigned)sim_below(100);
+    (void)life_start(h, &c, operations, sim_chance(1, 3));
 }
 
 static void bury(struct host *h, bool power_cut)
@@ -187,9 +192,17 @@ static void befall(struct host *h)
     }
 }
 
-/* Whose turn it is. */
+static bool is_dying(const struct host *h)
+{
+    return h->life ? h->life->dying : h->back;
+}
+
+/* Whose turn it is: that of one who dies, or did, mostly; before somebody else can take over. */
 static struct host *choose_host(struct host *hosts)
 {
+    for (int i = 0; i < HOSTS; i++)
+        if (is_dying(&hosts[i]) && sim_chance(1, 2))
+            return &hosts[i];
     if (sim_volumes[THE_CLONE].newest && sim_chance(1, 3))
         return &hosts[CLONE_HOST];
     return &hosts[run.alone ? 0 : sim_below(HOSTS)];
@@ -199,7 +212,7 @@ static void live(struct host *hosts)
 {
     int lives = 2 + (int)sim_below(run.lineage ? 8 : 6);
 
-    while (lives > 0) {
+    while (lives > 0 || is_dying(&hosts[0]) || is_dying(&hosts[1])) {
         if (run.lineage)
             lineage_step();
         struct host *h = choose_host(hosts);
@@ -208,9 +221,11 @@ static void live(struct host *hosts)
         static const struct host nobody;
         const struct host *other = h->number < HOSTS ? &hosts[1 - h->number] : &nobody;
         if (h->life && h->life->dying) {
+            enum death death = h->life->death;
             h->life->dying = false;
-            if (life_may_die(h))
-                bury(h, h->life->cut || sim_chance(1, 2));
+            h->back = life_may_die(h);
+            if (h->back)
+                bury(h, death == DEATH_CUT || (death == DEATH_ANY && sim_chance(1, 2)));
             else
                 sched_pause(h->life->machine, 0);
         }
