@@ -54,6 +54,7 @@ struct era {
 };
 
 extern unsigned model_clients;
+extern bool model_disks_fail; /* so may what is under way have, and nobody could be told any more */
 
 /* Deals the sectors out. */
 void model_start(uint32_t sectors);

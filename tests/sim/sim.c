@@ -67,7 +67,7 @@ static void choose_weather(void)
 
     weather = kinds[kind];
     run.calm = kind <= 1;
-    run.disk_faults = sim_chance(1, 5);
+    run.disk_faults = model_disks_fail = sim_chance(1, 5);
     run.alone = sim_chance(1, 4);
     run.rot = !run.disk_faults && sim_chance(1, 6);
 }
