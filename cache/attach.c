@@ -30,20 +30,11 @@ static int give_up_index(struct volume *v)
     return r == 0 ? -EAGAIN : r;
 }
 
-static int count_dirty(void *ctx, const struct index_cached *row)
-{
-    struct dirt *dirt = ctx;
-
-    dirt->chunks += row->dirty != 0;
-    dirt->blocks += mask_count(row->dirty);
-    return 0;
-}
-
 int volume_trust(struct volume *v, struct dirt *ret_dirt)
 {
     struct dirt dirt = {0};
     struct index_meta meta;
-    int r = index_each_cached(v->index, count_dirty, &dirt);
+    int r = index_count_dirty(v->index, &dirt.chunks, &dirt.blocks);
 
     *ret_dirt = dirt;
     index_get_meta(v->index, &meta);

@@ -58,6 +58,16 @@ void chunks_destroy(struct chunks *t)
     pthread_mutex_destroy(&t->lock);
 }
 
+int chunks_clear(struct chunks *t)
+{
+    struct slots *slots = t->slots;
+    const struct clock *clock = t->clock;
+    uint64_t max_blocks = t->max_blocks;
+
+    chunks_destroy(t);
+    return chunks_init(t, slots, max_blocks, clock);
+}
+
 static struct chunk **bucket_of(struct chunks *t, uint64_t number)
 {
     return &t->buckets[(number * UINT64_C(0x9e3779b97f4a7c15)) >> 32 & (t->nbuckets - 1)];

@@ -91,6 +91,8 @@ struct chunks {
 int chunks_init(struct chunks *t, struct slots *slots, uint64_t max_blocks,
                 const struct clock *clock);
 void chunks_destroy(struct chunks *t);
+/* As after chunks_init(): for who is alone with it. 0 or -ENOMEM. */
+int chunks_clear(struct chunks *t);
 
 struct chunk *chunks_find(struct chunks *t, uint64_t number);
 /* A new one; `mapped` are the blocks that have a place, all others are zero. NULL without memory.

@@ -120,7 +120,6 @@ struct adopting {
     uint64_t nslots; /* in the file */
     uint32_t *slots; /* those in use */
     size_t n, room;
-    bool damaged, dirty; /* rows contradict each other, or the file; there are dirty ones */
 };
 
 /* What a row says of its chunk, seen with the map. */
@@ -139,21 +138,11 @@ static bool is_beyond(const struct volume *v, const struct index_cached *row)
            (v->size_blocks - block < CHUNK_BLOCKS && row->dirty >> (v->size_blocks - block) != 0);
 }
 
-static int look_at_row(void *ctx, const struct index_cached *row)
+static int adopt_slot(struct adopting *a, struct chunk *c, const struct index_cached *row)
 {
-    struct adopting *a = ctx;
-    uint64_t valid, zero;
+    int r = slots_reserve(a->v->slots, row->slot);
 
-    if (!row->dirty && is_beyond(a->v, row))
-        return 0; /* the volume has shrunk since */
-    adopted_masks(row, &valid, &zero);
-    a->dirty = a->dirty || row->dirty;
-    if (row->zero & ~row->valid || row->dirty & ~row->valid ||
-        (valid & ~zero && row->slot >= a->nslots) || is_beyond(a->v, row))
-        a->damaged = true;
-    if (!(valid & ~zero))
-        return 0;
-    if (a->n == a->room) {
+    if (r == 0 && a->n == a->room) {
         size_t room = MAX(2 * a->room, (size_t)1024);
         uint32_t *more = realloc(a->slots, room * sizeof *more);
         if (!more)
@@ -161,10 +150,15 @@ static int look_at_row(void *ctx, const struct index_cached *row)
         a->slots = more;
         a->room = room;
     }
-    a->slots[a->n++] = row->slot;
+    if (r < 0)
+        return r;
+    a->slots[a->n++] = c->slot = row->slot;
+    if (row->sums)
+        slots_set_sums(a->v->slots, c->slot, row->sums);
     return 0;
 }
 
+/* -EBADMSG: rows contradict each other, or the file. */
 static int adopt_row(void *ctx, const struct index_cached *row)
 {
     struct adopting *a = ctx;
@@ -172,15 +166,15 @@ static int adopt_row(void *ctx, const struct index_cached *row)
     uint64_t valid, zero;
 
     if (!row->dirty && is_beyond(v, row))
-        return 0;
-    struct chunk *c = chunks_add(&v->chunks, row->chunk, row->mapped);
-    if (!c)
-        return -ENOMEM;
+        return 0; /* the volume has shrunk since */
     adopted_masks(row, &valid, &zero);
-    if (valid & ~zero)
-        c->slot = row->slot;
-    if (valid & ~zero && row->sums)
-        slots_set_sums(v->slots, c->slot, row->sums);
+    if (row->zero & ~row->valid || row->dirty & ~row->valid ||
+        (valid & ~zero && row->slot >= a->nslots) || is_beyond(v, row))
+        return -EBADMSG;
+    struct chunk *c = chunks_add(&v->chunks, row->chunk, row->mapped);
+    int r = !c ? -ENOMEM : valid & ~zero ? adopt_slot(a, c, row) : 0;
+    if (r < 0)
+        return r;
     c->recorded_dirty = row->dirty != 0;
     v->nrecorded_dirty += c->recorded_dirty;
     chunk_set(&v->chunks, c, valid, zero, row->dirty);
@@ -188,28 +182,36 @@ static int adopt_row(void *ctx, const struct index_cached *row)
 }
 
 /* Rows that cannot be true: an empty cache then, unless that would lose something. */
-static int give_up_cached(struct volume *v, const struct adopting *a)
+static int give_up_cached(struct volume *v)
 {
-    if (a->dirty)
+    struct dirt dirt = {0};
+    struct index_meta meta;
+    int r = index_count_dirty(v->index, &dirt.chunks, &dirt.blocks);
+
+    if (r == 0 && dirt.chunks > 0)
         return msg_error(-EBADMSG,
                          "%s: damaged: index.db and slots contradict each other, and there is data "
                          "that is not in the bucket; --discard-local gives it up",
                          v->dir);
-    msg_warn("%s: index.db and slots contradict each other: starting with an empty cache", v->dir);
-    return index_forget(v->index, true);
+    if (r == 0)
+        msg_warn("%s: index.db and slots contradict each other: starting with an empty cache",
+                 v->dir);
+    if (r == 0)
+        r = chunks_clear(&v->chunks);
+    index_get_meta(v->index, &meta);
+    v->chunks.allocated_blocks = meta.mapped_blocks;
+    return r == 0 ? index_forget(v->index, true) : r;
 }
 
 int volume_adopt_cached(struct volume *v)
 {
     struct adopting a = {.v = v, .nslots = slots_count(v->slots)};
-    int r = index_each_cached(v->index, look_at_row, &a);
+    int r = index_each_cached(v->index, adopt_row, &a);
 
     if (r == 0)
-        r = a.damaged ? -EBADMSG : chunks_adopt_slots(&v->chunks, a.slots, a.n);
+        r = chunks_adopt_slots(&v->chunks, a.slots, a.n);
     if (r == -EBADMSG)
-        r = give_up_cached(v, &a);
-    else if (r == 0)
-        r = index_each_cached(v->index, adopt_row, &a);
+        r = give_up_cached(v);
     if (r == 0)
         r = slots_truncate(v->slots, v->chunks.fresh_slot);
     if (r == 0 && v->cfg.sync == SYNC_CACHE) /* in bucket mode they stay as they are till then */

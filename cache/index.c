@@ -430,3 +430,24 @@ int index_each_cached(struct index *ix, index_cached_fn *fn, void *ctx)
     sqlite3_finalize(q);
     return r;
 }
+
+int index_count_dirty(struct index *ix, uint64_t *ret_chunks, uint64_t *ret_blocks)
+{
+    scope_lock(&ix->write_lock);
+    sqlite3_stmt *q;
+    int r = index_prepare(ix, ix->db,
+                          "SELECT count(*), ifnull(sum(popcount(dirty)), 0) FROM cached"
+                          " WHERE dirty <> 0",
+                          &q);
+
+    if (r < 0)
+        return r;
+    if (sqlite3_step(q) == SQLITE_ROW) {
+        *ret_chunks = column_u64(q, 0);
+        *ret_blocks = column_u64(q, 1);
+    } else {
+        r = index_error(ix, ix->db, "read");
+    }
+    sqlite3_finalize(q);
+    return r;
+}

@@ -141,5 +141,7 @@ int index_forget(struct index *ix, bool dirty_too);
 int index_forget_sums(struct index *ix);
 typedef int index_cached_fn(void *ctx, const struct index_cached *row);
 int index_each_cached(struct index *ix, index_cached_fn *fn, void *ctx);
+/* How many chunks have dirty blocks, and how many blocks these are. */
+int index_count_dirty(struct index *ix, uint64_t *ret_chunks, uint64_t *ret_blocks);
 
 #endif
