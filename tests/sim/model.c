@@ -173,13 +173,13 @@ static void apply(uint32_t *state, const struct sim_op *op)
 /* May it have taken effect in part? One that failed, or may have; or a large clearing under way. */
 static bool may_be_partial(const struct sim_op *op)
 {
-    return op && (op->failed || (model_disks_fail && !op->ended) || op->kind == OP_CLEAR_LOOSELY);
+    return op->failed || (model_disks_fail && !op->ended) || op->kind == OP_CLEAR_LOOSELY;
 }
 
 /* Does the sector differ because an operation reached it that took effect in part? */
 static bool reached(const struct sim_op *op, uint32_t s, uint32_t found)
 {
-    return may_be_partial(op) && changes(op, s) && found == op->generation;
+    return op && may_be_partial(op) && changes(op, s) && found == op->generation;
 }
 
 static size_t count_reached(const uint32_t *state, const uint32_t *found, int c,
@@ -187,7 +187,7 @@ static size_t count_reached(const uint32_t *state, const uint32_t *found, int c,
 {
     size_t n = 0;
 
-    if (may_be_partial(op) && op->kind != OP_GROW)
+    if (op && may_be_partial(op) && op->kind != OP_GROW)
         for (uint32_t s = op->first; s < op->first + op->n; s++)
             n += state[s] != found[s] && model.owner[s] == c && reached(op, s, found[s]);
     return n;
