@@ -30,15 +30,29 @@ static int give_up_index(struct volume *v)
     return r == 0 ? -EAGAIN : r;
 }
 
+static int count_dirty(void *ctx, const struct index_cached *row)
+{
+    struct dirt *dirt = ctx;
+
+    dirt->chunks += row->dirty != 0;
+    dirt->blocks += mask_count(row->dirty);
+    return 0;
+}
+
 int volume_trust(struct volume *v, struct dirt *ret_dirt)
 {
     struct dirt dirt = {0};
     struct index_meta meta;
-    int r = index_count_dirty(v->index, &dirt.chunks, &dirt.blocks);
 
-    *ret_dirt = dirt;
     index_get_meta(v->index, &meta);
     v->marked = volume_has_file(v, "unsynced");
+    bool has_slots = volume_has_file(v, "slots"), forget = v->cfg.discard_local || !has_slots;
+    /* rows that are forgotten nobody reads any more; and who has to refuse does so before the
+     * claim: a damaged page is found here */
+    int r = forget || v->marked || !meta.clean
+                ? index_each_cached(v->index, count_dirty, &dirt)
+                : index_count_dirty(v->index, &dirt.chunks, &dirt.blocks);
+    *ret_dirt = dirt;
     bool grew = meta.local_blocks > meta.pos.size_blocks;
     if (r == 0 && v->marked && (v->cfg.discard_local || (meta.clean && dirt.blocks == 0 && grew))) {
         /* before what it stands for is given up: of a size that is known here only, somebody
@@ -54,12 +68,12 @@ int volume_trust(struct volume *v, struct dirt *ret_dirt)
                          v->dir);
     if (r < 0)
         return r;
-    if (v->marked && !volume_has_file(v, "slots"))
+    if (v->marked && !has_slots)
         return msg_error(-EIO,
                          "%s: slots is gone, and with it data that is not in the bucket; "
                          "--discard-local mounts the volume as the bucket has it",
                          v->dir);
-    if (v->cfg.discard_local || !volume_has_file(v, "slots"))
+    if (forget)
         r = index_forget(v->index, true);
     else if (!meta.clean)
         r = index_forget(v->index, false);

@@ -210,7 +210,7 @@ int volume_adopt_cached(struct volume *v)
 
     if (r == 0)
         r = chunks_adopt_slots(&v->chunks, a.slots, a.n);
-    if (r == -EBADMSG)
+    if (r == -EBADMSG && !index_damaged(v->index))
         r = give_up_cached(v);
     if (r == 0)
         r = slots_truncate(v->slots, v->chunks.fresh_slot);

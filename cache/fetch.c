@@ -165,6 +165,7 @@ static int plan_chunk(struct plan *p, uint64_t number, uint64_t want, struct dem
             pthread_mutex_lock(&t->lock);
             current = generation == v->index_generation;
         }
+        r = r == -EBADMSG ? -EIO : r; /* said; that would be a damaged slot */
     }
     if (r == 0 && want)
         r = wish_for(p, c, want, &places, demand);
