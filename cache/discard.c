@@ -23,32 +23,39 @@ static uint64_t next_in_memory(struct volume *v, uint64_t from, uint64_t last)
     return found;
 }
 
-/* Whole chunks: only those that have something are touched. */
-static int discard_chunks(struct volume *v, uint64_t from, uint64_t last)
+static int discard_in_memory(struct volume *v, uint64_t from, uint64_t last)
 {
-    uint64_t in_memory = next_in_memory(v, from, last);
     int r = 0;
 
-    while (r == 0 && from <= last) {
-        struct index_hit hits[256];
-        size_t n;
+    for (uint64_t n = next_in_memory(v, from, last); r == 0 && n <= last;
+         n = next_in_memory(v, n + 1, last))
+        r = volume_zero_blocks(v, n, ~UINT64_C(0));
+    return r;
+}
+
+static int discard_mapped(struct volume *v, uint64_t from, uint64_t last)
+{
+    struct index_hit hits[256];
+    size_t n = ARRAY_SIZE(hits);
+    int r = 0;
+
+    while (r == 0 && n == ARRAY_SIZE(hits) && from <= last) {
         r = index_scan(v->index, from, last, hits, ARRAY_SIZE(hits), &n);
         for (size_t i = 0; r == 0 && i < n; i++) {
-            for (; r == 0 && in_memory < hits[i].chunk;
-                 in_memory = next_in_memory(v, in_memory + 1, last))
-                r = volume_zero_blocks(v, in_memory, ~UINT64_C(0));
-            if (r == 0)
-                r = volume_zero_blocks(v, hits[i].chunk, ~UINT64_C(0));
+            r = volume_zero_blocks(v, hits[i].chunk, ~UINT64_C(0));
             from = hits[i].chunk + 1;
-            if (in_memory == hits[i].chunk)
-                in_memory = next_in_memory(v, from, last);
         }
-        if (n < ARRAY_SIZE(hits))
-            break;
     }
-    for (; r == 0 && in_memory <= last; in_memory = next_in_memory(v, in_memory + 1, last))
-        r = volume_zero_blocks(v, in_memory, ~UINT64_C(0));
     return r;
+}
+
+/* Whole chunks: only those that have something are touched. First those in memory: what is evicted
+ * before it is looked at there is in the index by then. */
+static int discard_chunks(struct volume *v, uint64_t from, uint64_t last)
+{
+    int r = discard_in_memory(v, from, last);
+
+    return r == 0 ? discard_mapped(v, from, last) : r;
 }
 
 /* Blocks [block, end), of one chunk. */

@@ -165,7 +165,10 @@ static int open_writer(struct index *ix)
         r = index_exec(
             ix, "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
                 "PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY;"
-                "PRAGMA mmap_size = 0;");
+                "PRAGMA mmap_size = 0;"
+                /* what an earlier process could not sync is seen, and perhaps not on the disk:
+                 * nothing is appended to that */
+                "PRAGMA wal_checkpoint(TRUNCATE);");
     if (r == 0)
         r = index_exec(ix, SCHEMA);
     if (r == 0)

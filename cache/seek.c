@@ -30,7 +30,8 @@ static uint64_t next_in_memory(struct volume *v, uint64_t number)
     return found;
 }
 
-/* The first chunk >= `number` that may have data: a jump over what surely has none. *in_memory is
+/* The first chunk >= `number` that may have data: a jump over what surely has none. Memory is asked
+ * first: what is evicted before that is in the index by then. *in_memory is
  * what next_in_memory() said last, 0 at first: a walk over the table for each chunk that is zero in
  * memory, and not yet in the index, would take long. */
 static int skip_holes(struct volume *v, uint64_t number, uint64_t end, uint64_t *in_memory,
@@ -38,10 +39,10 @@ static int skip_holes(struct volume *v, uint64_t number, uint64_t end, uint64_t 
 {
     struct index_hit hit;
     size_t n;
-    int r = index_scan(v->index, number, end, &hit, 1, &n);
 
     if (*in_memory < number)
         *in_memory = next_in_memory(v, number);
+    int r = index_scan(v->index, number, end, &hit, 1, &n);
     if (r == 0)
         *ret_number = MIN(*in_memory, n > 0 ? hit.chunk : end);
     return r;

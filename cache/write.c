@@ -404,6 +404,8 @@ static void mark_torn(struct volume *v, const struct piece *p)
     uint64_t torn = p->mask & c->valid & ~c->zero & ~c->dirty;
 
     mark(v, c, c->valid & ~(torn & ~c->unindexed), c->zero, torn & c->unindexed);
+    if (p->mask & c->dirty)
+        volume_note_change(v, c); /* what is read there from now on, the next flush promises */
 }
 
 /* As volume_damaged() says of the pieces. Lock held. */
@@ -541,6 +543,21 @@ int volume_zero_range(struct volume *v, size_t len, uint64_t offset)
     return write_range(v, NULL, len, offset, true);
 }
 
+/* Lock held. */
+static int zero_piece(struct unit *u)
+{
+    int r = hold_blocks(u, true);
+
+    if (r == 0)
+        r = enter(u->v);
+    if (r == 0) {
+        mark_written(u->v, &u->pieces[0]);
+        leave(u->v);
+    }
+    release(u);
+    return r;
+}
+
 int volume_zero_blocks(struct volume *v, uint64_t number, uint64_t mask)
 {
     struct piece p = {.mask = mask, .zero = mask};
@@ -555,14 +572,8 @@ int volume_zero_blocks(struct volume *v, uint64_t number, uint64_t mask)
     if (r < 0 || !p.chunk)
         return r;
     u.pieces[0] = p;
-    r = hold_blocks(&u, true);
-    if (r == 0)
-        r = enter(v);
-    if (r == 0) {
-        mark_written(v, &u.pieces[0]);
-        leave(v);
-    }
-    release(&u);
+    if (mask & ~p.chunk->zero) /* else it is zero already */
+        r = zero_piece(&u);
     chunk_unpin(&v->chunks, p.chunk);
     return r;
 }

@@ -227,9 +227,14 @@ int file_sync(struct file *f, uint64_t upto)
             f->changes[i].doubtful = true;
         return -EIO;
     }
+    bool doubtful = false;
     for (size_t i = 0; i < n; i++)
-        if (f->changes[i].doubtful)
-            return 0; /* what came later is not told from it: all of it may be lost */
+        if (f->changes[i].kind == CHANGE_TRUNCATE && f->changes[i].offset == 0)
+            doubtful = false;
+        else
+            doubtful = doubtful || f->changes[i].doubtful;
+    if (doubtful)
+        return 0; /* what came later is not told from it: all of it may be lost */
     for (size_t i = 0; i < n; i++) {
         apply(&f->synced, &f->changes[i]);
         free(f->changes[i].bytes);
