@@ -30,6 +30,7 @@ struct wish {
     struct entry entry;
     struct op op;    /* holds the blocks */
     unsigned coming; /* blocks, of chunks.coming_blocks */
+    bool hole;       /* the chunk's slot had no disk space, and will be filled whole */
     struct demand *demand;
 };
 
@@ -44,8 +45,7 @@ struct plan {
     struct volume *v;
     size_t n, room;
     struct wish **wishes;
-    uint32_t taken;        /* a slot that will be filled whole, and is a hole; or SLOT_NONE */
-    uint32_t hole, nholes; /* a run of these, without disk space so far */
+    bool hole; /* of the chunk at hand; see struct wish */
 };
 
 static uint64_t busy_blocks(const struct chunk *c)
@@ -72,7 +72,7 @@ static int add_wish(struct plan *p, struct chunk *c, const struct entry *e, uint
     struct wish *w = malloc(sizeof *w);
     if (!w)
         return -ENOMEM;
-    *w = (struct wish){.chunk = c, .entry = *e, .demand = demand};
+    *w = (struct wish){.chunk = c, .entry = *e, .demand = demand, .hole = p->hole};
     chunk_begin(c, &w->op, mask, OP_FETCH);
     w->coming = mask_count(mask);
     p->v->chunks.coming_blocks += w->coming;
@@ -108,7 +108,7 @@ static int need_slot(struct plan *p, struct chunk *c, unsigned nblocks, bool wai
         else if (c->slot == SLOT_NONE)
             c->slot = slot;
         if (slot != SLOT_NONE && c->slot == slot)
-            p->taken = hole ? slot : SLOT_NONE;
+            p->hole = hole;
         else if (slot != SLOT_NONE) /* somebody was faster while the lock was released */
             chunks_give_slot(t, slot);
     }
@@ -147,6 +147,7 @@ static int plan_chunk(struct plan *p, uint64_t number, uint64_t want, struct dem
     struct places places;
     struct chunk *c;
 
+    p->hole = false;
     pthread_mutex_lock(&t->lock);
     int r = volume_obtain(v, number, false, &c);
     if (r < 0 || !c) {
@@ -174,24 +175,6 @@ static int plan_chunk(struct plan *p, uint64_t number, uint64_t want, struct dem
     return r;
 }
 
-static void allocate(struct plan *p)
-{
-    if (p->nholes > 0)
-        slots_allocate(p->v->slots, p->hole, p->nholes);
-    p->nholes = 0;
-}
-
-/* Fresh slots are neighbours, mostly. */
-static void note_taken(struct plan *p)
-{
-    if (p->nholes > 0 && p->taken != p->hole + p->nholes)
-        allocate(p);
-    if (p->nholes == 0)
-        p->hole = p->taken;
-    p->nholes++;
-    p->taken = SLOT_NONE;
-}
-
 /* The blocks that touch [offset, end), chunk by chunk. */
 static int plan_range(struct plan *p, uint64_t offset, uint64_t end, struct demand *demand)
 {
@@ -202,8 +185,6 @@ static int plan_range(struct plan *p, uint64_t offset, uint64_t end, struct dema
         unsigned first = (unsigned)(block % CHUNK_BLOCKS);
         unsigned n = (unsigned)MIN(end_block - block, (uint64_t)(CHUNK_BLOCKS - first));
         r = plan_chunk(p, block / CHUNK_BLOCKS, mask_range(first, n), demand);
-        if (p->taken != SLOT_NONE)
-            note_taken(p);
         block += n;
     }
     return r;
@@ -249,7 +230,6 @@ static int enqueue(struct volume *v, struct download *d, bool urgent)
 /* Cuts the plan into downloads and hands them over. Those waited for go first. */
 static void start(struct volume *v, struct plan *p, bool urgent)
 {
-    allocate(p);
     if (p->n > 0)
         qsort(p->wishes, p->n, sizeof(struct wish *), by_place);
     for (size_t i = 0; i < p->n;) {
@@ -277,7 +257,7 @@ static void start(struct volume *v, struct plan *p, bool urgent)
 static int fetch_once(struct volume *v, uint64_t offset, uint64_t len, uint64_t ahead_end)
 {
     struct demand demand = {.met = PTHREAD_COND_INITIALIZER};
-    struct plan p = {.v = v, .taken = SLOT_NONE};
+    struct plan p = {.v = v};
     int r = plan_range(&p, offset, offset + len, &demand);
 
     if (r == 0 && ahead_end > offset + len) /* one GET for both, where they are neighbours */
@@ -301,7 +281,7 @@ int volume_fetch(struct volume *v, uint64_t offset, uint64_t len, uint64_t ahead
 
 void volume_prefetch(struct volume *v, uint64_t offset, uint64_t end)
 {
-    struct plan p = {.v = v, .taken = SLOT_NONE};
+    struct plan p = {.v = v};
 
     end = MIN(end, volume_size_bytes(v));
     if (offset < end)
@@ -364,6 +344,7 @@ struct receiving {
     uint64_t at;         /* offset in the object of the byte that comes next */
     size_t have;         /* of the first wish's frame, in `stored` */
     bool damaged;        /* … and its checksum did not match */
+    bool begun;          /* bytes have come */
     uint8_t *stored, *raw;
 };
 
@@ -387,11 +368,36 @@ static int take_frame(struct receiving *rx)
     return 0;
 }
 
+/* Disk space, once it is clear that there is something to fill it. Fresh slots are neighbours,
+ * mostly. */
+static void allocate(struct receiving *rx)
+{
+    uint32_t first = SLOT_NONE, n = 0;
+
+    for (const struct wish *w = rx->wishes; w; w = w->next) {
+        uint32_t slot = w->chunk->slot;
+        if (!w->hole || (n > 0 && slot == first + n - 1))
+            continue;
+        if (n > 0 && slot != first + n) {
+            slots_allocate(rx->v->slots, first, n);
+            n = 0;
+        }
+        if (n == 0)
+            first = slot;
+        n++;
+    }
+    if (n > 0)
+        slots_allocate(rx->v->slots, first, n);
+}
+
 static int receive(void *ctx, const void *data, size_t len)
 {
     struct receiving *rx = ctx;
     const uint8_t *p = data;
 
+    if (!rx->begun)
+        allocate(rx);
+    rx->begun = true;
     while (len > 0 && rx->wishes) {
         const struct entry *e = &rx->wishes->entry;
         size_t n;
@@ -434,7 +440,7 @@ static int get_rest(struct receiving *rx)
         last = &w->entry;
     rx->at = first->offset;
     rx->have = 0;
-    rx->damaged = false;
+    rx->damaged = rx->begun = false;
     log_key(first->seq, key);
     if (!rx->store)
         return -ENOENT;

@@ -119,16 +119,11 @@ static int store_rows(struct volume *v, const struct index_cached *rows, size_t 
     return r == 0 ? index_record(v->index, rows, n, size_blocks, only) : r;
 }
 
-/* The chunk's row was stored. Meanwhile its commit may have come to its end. Lock held. */
+/* Does the chunk's row say dirty, or may it soon? Lock held. */
 static void note_row(struct volume *v, struct chunk *c, bool dirty)
 {
     v->nrecorded_dirty += (size_t)dirty - (size_t)c->recorded_dirty;
     c->recorded_dirty = dirty;
-    if (dirty && !c->dirty && !c->unindexed) {
-        volume_note_change(v, c);
-        v->record_wanted = true;
-        pthread_cond_broadcast(&v->commit_moved);
-    }
 }
 
 /* Lock held, released meanwhile. */
@@ -143,6 +138,8 @@ static int record_now(struct volume *v)
     for (size_t i = 0; i < n && r == 0; i++) {
         struct chunk *c = chunks[i] = v->unrecorded[i];
         rows[i] = row_of(c);
+        if (rows[i].dirty) /* from now on: its commit may come to its end while this is stored */
+            note_row(v, c, true);
         c->unrecorded = 0;
         c->pins++;
     }

@@ -290,6 +290,16 @@ static void test_flush_times_out(void **state)
     assert_int_equal(detach(false), 0);
 }
 
+static uint64_t slots_disk_bytes(void)
+{
+    struct stat st;
+    char path[512];
+
+    snprintf(path, sizeof path, "%s/slots", status().cache_dir);
+    assert_int_equal(stat(path, &st), 0);
+    return (uint64_t)st.st_blocks * 512;
+}
+
 static void test_read_times_out(void **state)
 {
     (void)state;
@@ -301,6 +311,7 @@ static void test_read_times_out(void **state)
     attach();
     mem_retry(&mem, script_fail_verbs, "G");
     assert_int_equal(check_pattern(0, CHUNK, 1, true), -ETIMEDOUT);
+    assert_int_equal(slots_disk_bytes(), 0); /* nothing came that would need it */
     assert_int_equal(write_pattern(100, 100, 2, true),
                      -ETIMEDOUT); /* needs the rest of its block */
     expect(8 * MIB, CHUNK, 0);    /* nothing to be asked for */
