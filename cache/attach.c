@@ -99,12 +99,12 @@ static int refuse_fork(struct volume *v, const struct catchup *c, uint64_t dirty
         store_url(v->store), v->dir, dirty_blocks * (BLOCK_BYTES / 1024), by);
 }
 
-static void describe_us(char *who, size_t size_bytes)
+static void describe_us(char *who)
 {
     char host[64] = "unknown";
 
     (void)gethostname(host, sizeof host - 1);
-    (void)snprintf(who, size_bytes, "host %s, process %d", host, (int)getpid());
+    (void)snprintf(who, WHO_BYTES, "host %s, process %d", host, (int)getpid());
 }
 
 /* The nonce is on the disk before the claim is in the bucket: else, after a crash in between, our
@@ -135,7 +135,7 @@ static int claim(struct volume *v, struct catchup *c)
         r = index_put_meta(v->index, &meta);
     if (r < 0)
         return r;
-    describe_us(who, sizeof who);
+    describe_us(who);
     return log_claim(v->log, &c->pos, c->missing, meta.pending_nonce, who, ATTACH_PATIENCE_MS);
 }
 
@@ -150,21 +150,50 @@ static int accept_claim(struct volume *v, const struct catchup *c)
     return r == 0 ? index_put_meta(v->index, &meta) : r;
 }
 
-/* One try. -EAGAIN: somebody went on, or cleaned up, meanwhile. `*list`: begin with a listing. */
-static int try_to_take_over(struct volume *v, struct catchup *c, bool *list)
+/* How far taking over has got. */
+struct attempt {
+    bool list;      /* the next try begins with a listing */
+    uint64_t ahead; /* the claim ahead that the writer has not come to yet, as far as we know */
+    unsigned step;  /* of the last one */
+};
+
+/* The writer was quicker. That can go on for ever: how far it is we know one answer later, and by
+ * then it is further. So a claim is put where it will come to. */
+static int claim_ahead(struct volume *v, const struct catchup *c, struct attempt *a)
+{
+    struct index_meta meta;
+    char who[WHO_BYTES];
+
+    if (a->ahead >= c->missing)
+        return 0;
+    index_get_meta(v->index, &meta);
+    describe_us(who);
+    a->step = MIN(MAX(2 * a->step, (unsigned)LOG_AHEAD), (unsigned)LOG_WINDOW);
+    int r = log_claim_ahead(v->log, &c->pos, c->missing, a->step, meta.pending_nonce, who,
+                            ATTACH_PATIENCE_MS);
+    if (r == 0)
+        a->ahead = c->missing + a->step;
+    a->list = r == -EAGAIN; /* so far behind, number by number takes too long */
+    return r;
+}
+
+/* One try. -EAGAIN: somebody went on, or cleaned up, meanwhile. */
+static int try_to_take_over(struct volume *v, struct catchup *c, struct attempt *a)
 {
     uint64_t again = 0;
-    int r = *list ? catchup(v->log, v->index, c->ours_only, ATTACH_PATIENCE_MS, c)
-                  : catchup_follow(v->log, v->index, ATTACH_PATIENCE_MS, c);
+    int r = a->list ? catchup(v->log, v->index, c->ours_only, ATTACH_PATIENCE_MS, c)
+                    : catchup_follow(v->log, v->index, ATTACH_PATIENCE_MS, c);
 
-    *list = r == -ENOENT;
+    a->list = r == -ENOENT;
     if (r == 0)
         r = claim(v, c);
+    if (r == -EAGAIN && (r = claim_ahead(v, c, a)) == 0)
+        return -EAGAIN;
     if (r < 0)
         return r == -ENOENT ? -EAGAIN : r;
     r = checkpoint_newest(v->log, &again, ATTACH_PATIENCE_MS);
     /* a newer one means that what looked missing may have been deleted: then the claim is void */
-    *list = true;
+    a->list = true;
     if (r == 0 && again > c->checkpoint)
         r = -EAGAIN;
     return r == 0 ? accept_claim(v, c) : r;
@@ -172,11 +201,11 @@ static int try_to_take_over(struct volume *v, struct catchup *c, bool *list)
 
 static int take_over(struct volume *v, struct catchup *c, uint64_t dirty_blocks)
 {
-    bool list = true;
+    struct attempt a = {.list = true};
     int r = -EAGAIN;
 
     for (int tries = 0; r == -EAGAIN && tries < CLAIM_TRIES; tries++)
-        r = try_to_take_over(v, c, &list);
+        r = try_to_take_over(v, c, &a);
     if (r == -EAGAIN)
         return msg_error(-EBUSY, "%s: another machine is writing to it all the time; unmount there",
                          store_url(v->store));

@@ -228,7 +228,7 @@ static bool check_claim(struct walk *w, uint64_t claim)
 static void check_attachment(struct walk *w, const struct header *h)
 {
     if (h->kind == HEADER_CLAIM)
-        w->claim = *h;
+        w->claim = w->gap ? w->claim : *h;
     else if (check_claim(w, h->claim) && w->claim.kind && !w->gap &&
              h->seq >= w->c->needed_from && /* before it claims may lack what followed them */
              (w->claim.epoch != h->epoch || w->claim.seq != h->claim ||
@@ -245,7 +245,7 @@ static void check_gap(struct walk *w, const struct header *h)
         w->gap = 0; /* a claim led here that cannot be read */
     if (!w->gap)
         return;
-    if (h->kind == HEADER_CLAIM || h->next > w->gap || h->seq > w->gap + LOG_WINDOW) {
+    if (header_knows_of(h) > w->gap || h->seq > w->gap + LOG_WINDOW) {
         if (w->missing_claim != w->gap)
             missing(w, w->gap, ", though the log went on after it");
         w->missing_claim = w->gap;
@@ -261,7 +261,8 @@ static void give_up(struct walk *w, size_t i, const struct header *claim)
 {
     struct check *c = w->c;
 
-    if (claim->seq >= c->needed_from)
+    if (claim->seq >= c->needed_from ||
+        claim->flags & HEADER_AHEAD) /* that does not know `first` */
         return;
     check_drop_held(c, claim->first);
     for (size_t n = 0; n < c->nbad; n++)
@@ -314,7 +315,7 @@ static int use_object(void *ctx, size_t i, void *item)
     }
     check_gap(w, &res->header);
     check_attachment(w, &res->header);
-    if (res->header.kind == HEADER_CLAIM) {
+    if (res->header.kind == HEADER_CLAIM && !w->gap) {
         give_up(w, i, &res->header);
         w->expect = res->header.next;
     }

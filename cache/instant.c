@@ -83,8 +83,10 @@ static int ask_the_last(struct tail *t, struct log_position *ret)
                 return NOT_TOLD;
         }
     }
+    if (r == -ENOENT || (r == 0 && h.flags & HEADER_AHEAD && h.kind == HEADER_CLAIM))
+        return NOT_TOLD;
     if (r < 0)
-        return r == -ENOENT ? NOT_TOLD : r;
+        return r;
     if (h.kind == HEADER_SEGMENT && !(h.flags & HEADER_LAST)) { /* the commit before it, then */
         if (h.first <= t->at.next) {
             *ret = t->at;

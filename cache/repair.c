@@ -35,7 +35,7 @@ struct repair {
     struct numbers tail;   /* the objects of the log behind that instant */
     uint64_t acknowledged; /* all numbers below it were, or a claim jumped over them */
     uint64_t epoch;        /* the newest seen */
-    struct numbers bad;    /* of the tail: not readable */
+    struct numbers jumps;  /* of the tail: not readable, or a claim ahead: may lead on behind it */
 };
 
 static bool is_damage(int err)
@@ -197,11 +197,18 @@ static int use_object(void *ctx, size_t i, void *item)
     struct repair *rp = ctx;
     const struct object *o = item;
 
-    if (is_damage(o->error))
-        return add_number(&rp->bad, rp->tail.seqs[i]);
-    if (o->error)
+    bool bad = is_damage(o->error);
+    bool ahead = !o->error && o->header.kind == HEADER_CLAIM && o->header.flags & HEADER_AHEAD;
+    int r = 0;
+
+    if (o->error && !bad)
         return o->error == -ENOENT ? -EAGAIN : o->error;
-    rp->acknowledged = MAX(rp->acknowledged, o->header.next);
+    if (bad || ahead)
+        r = add_number(&rp->jumps, rp->tail.seqs[i]);
+    rp->plan.damaged += bad;
+    if (r < 0 || bad)
+        return r;
+    rp->acknowledged = MAX(rp->acknowledged, ahead ? o->header.first : o->header.next);
     rp->epoch = MAX(rp->epoch, o->header.epoch);
     if (o->header.kind == HEADER_SEGMENT) {
         rp->plan.segments_lost++;
@@ -230,8 +237,7 @@ static int read_tail(struct repair *rp)
     r = store_list(rp->store, "log/", after, add_seq, &rp->tail, REPAIR_PATIENCE_MS);
     if (r == 0)
         r = pipeline_run(rp->tail.n, &ops, rp);
-    rp->epoch += rp->bad.n; /* each may have been a newer claim */
-    rp->plan.damaged = rp->bad.n;
+    rp->epoch += rp->jumps.n;           /* each may have been, or be followed by, a newer claim */
     if (r == 0 && !rp->plan.log_broken) /* that is the log's end; behind it is what never was */
         rp->plan.segments_lost = rp->plan.commits_lost = 0;
     return r;
@@ -269,15 +275,15 @@ static int ascending(const void *a, const void *b)
 
 /* Every number that a writer who is still running may lack, and must find taken: the first one
  * missing behind what is known to have been acknowledged; and behind what a damaged object may have
- * led to if it was a claim. The last one must also be beyond the damaged roots, as the new root's
- * number. */
+ * led to if it was a claim, or a claim ahead will. The last one must also be beyond the damaged
+ * roots, as the new root's number. */
 static int choose_fences(const struct repair *rp, struct numbers *fences)
 {
     int r = add_fence(rp, fences, rp->acknowledged);
 
-    for (size_t i = 0; i < rp->bad.n && r == 0; i++)
-        if (rp->bad.seqs[i] >= rp->acknowledged)
-            r = add_fence(rp, fences, rp->bad.seqs[i] + LOG_WINDOW + 1);
+    for (size_t i = 0; i < rp->jumps.n && r == 0; i++)
+        if (rp->jumps.seqs[i] >= rp->acknowledged)
+            r = add_fence(rp, fences, rp->jumps.seqs[i] + LOG_WINDOW + 1);
     if (r == 0)
         qsort(fences->seqs, fences->n, sizeof *fences->seqs, ascending);
     if (r == 0 && rp->newest_root >= fences->seqs[fences->n - 1])
@@ -372,7 +378,7 @@ static int try_once(struct store *store, const struct superblock *sb, volume_rep
         r = carry_out(&rp);
     scratch_free(rp.scratch);
     free(rp.tail.seqs);
-    free(rp.bad.seqs);
+    free(rp.jumps.seqs);
     return r;
 }
 

@@ -64,7 +64,9 @@ static int bad(const char **ret_why, const char *why)
 
 static uint32_t known_flags(unsigned kind)
 {
-    return kind == HEADER_SEGMENT ? HEADER_LAST : kind == HEADER_CLAIM ? HEADER_ROLLBACK : 0;
+    return kind == HEADER_SEGMENT ? HEADER_LAST
+           : kind == HEADER_CLAIM ? HEADER_ROLLBACK | HEADER_AHEAD
+                                  : 0;
 }
 
 /* So that no sum of them wraps, and a claim leads on. */
@@ -128,4 +130,9 @@ int header_decode(const void *data, size_t len, const uint8_t uuid[UUID_BYTES],
         return bad(ret_why, "damaged: the body's checksum does not match");
     *ret = h;
     return 0;
+}
+
+uint64_t header_knows_of(const struct header *h)
+{
+    return h->kind == HEADER_SEGMENT ? h->next : h->flags & HEADER_AHEAD ? h->first : h->seq;
 }

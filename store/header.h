@@ -27,6 +27,7 @@ enum {
     HEADER_LAST = 1,     /* this segment ends its commit */
     HEADER_ROLLBACK = 2, /* this claim takes the map back to an earlier instant; its body begins
                             with that one's root and seq, 8 bytes each (log.h: rollback_…) */
+    HEADER_AHEAD = 4,    /* this claim was stored before the log had come to it */
 };
 
 struct header {
@@ -38,8 +39,9 @@ struct header {
     uint64_t seq;         /* this object's number; a part's: its checkpoint's */
     uint64_t size_blocks; /* the volume's size from here on */
     uint64_t first;       /* segment: the first number of its commit; claim: the end of what is
-                             before it, a commit's or an older claim (0: nothing); checkpoint: seq;
-                             part: its index */
+                             before it, a commit's or an older claim (0: nothing), or with
+                             HEADER_AHEAD the first number missing when it was stored; checkpoint:
+                             seq; part: its index */
     uint64_t next;        /* claim and checkpoint: the number where the log goes on; segment: all
                              below it were acknowledged when this one was stored; part: 0 */
     uint64_t claim;       /* the number of the attachment's claim; a claim's: its own */
@@ -64,5 +66,8 @@ void header_encode(struct header *header, const void *body, void *out);
 int header_decode(const void *data, size_t len, const uint8_t uuid[UUID_BYTES],
                   enum header_kind kind, uint64_t seq, struct header *ret_header,
                   const char **ret_why);
+
+/* A segment or claim: all numbers below this one were there when it was stored. */
+uint64_t header_knows_of(const struct header *header);
 
 #endif

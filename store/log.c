@@ -150,9 +150,9 @@ int log_describe_claim(struct log *log, uint64_t claim, char *buf, size_t size_b
 }
 
 /* Stores a claim of our nonce and epoch at `seq`, if that is free: the log goes on at `next`.
- * `target`: LOG_TARGET_BYTES of a rollback, or NULL. */
-static int put_claim(struct log *log, const struct log_position *pos, uint64_t seq, uint64_t next,
-                     const char *who, const uint8_t *target, int64_t patience_ms)
+ * `ahead`: of the first number missing. `target`: LOG_TARGET_BYTES of a rollback, or NULL. */
+static int put_claim(struct log *log, const struct log_position *pos, uint64_t seq, unsigned ahead,
+                     uint64_t next, const char *who, const uint8_t *target, int64_t patience_ms)
 {
     uint8_t buf[HEADER_BYTES + LOG_TARGET_BYTES + LOG_WHO_BYTES_MAX];
     uint32_t who_at = target ? LOG_TARGET_BYTES : 0;
@@ -160,10 +160,10 @@ static int put_claim(struct log *log, const struct log_position *pos, uint64_t s
     char key[STORE_KEY_MAX], by[320];
     struct header h = {
         .kind = HEADER_CLAIM,
-        .flags = target ? HEADER_ROLLBACK : 0,
+        .flags = (target ? HEADER_ROLLBACK : 0) | (ahead ? HEADER_AHEAD : 0),
         .seq = seq,
         .size_blocks = pos->size_blocks,
-        .first = pos->seq,
+        .first = ahead ? seq - ahead : pos->seq,
         .next = next,
         .body_bytes = who_at + who_bytes,
     };
@@ -182,12 +182,11 @@ static int put_claim(struct log *log, const struct log_position *pos, uint64_t s
     if (r == -EEXIST) {
         struct header there;
         r = who_is_there(log, seq, log->nonce, patience_ms, &ours, &there, by, sizeof by);
-        if (r == 0 && !ours)
-            r = there.kind == HEADER_SEGMENT
-                    ? -EAGAIN
-                    : msg_error(-EBUSY,
-                                "%s: attached at this moment by %s; only one can, try again",
-                                store_url(log->store), by);
+        if (r == 0 && !ours && there.kind == HEADER_SEGMENT)
+            r = -EAGAIN;
+        else if (r == 0 && !ours && !ahead) /* who stops the writer there is all the same */
+            r = msg_error(-EBUSY, "%s: attached at this moment by %s; only one can, try again",
+                          store_url(log->store), by);
     }
     return r;
 }
@@ -209,7 +208,7 @@ static int claim(struct log *log, struct log_position *pos, uint64_t missing,
 
     log->epoch = pos->epoch + 1;
     memcpy(log->nonce, claim_nonce, UUID_BYTES);
-    int r = put_claim(log, pos, missing, next, who, target, patience_ms);
+    int r = put_claim(log, pos, missing, 0, next, who, target, patience_ms);
     if (r == 0)
         begin_epoch(log, pos, next);
     return r;
@@ -223,7 +222,7 @@ int log_fence(struct log *log, struct log_position *pos, const uint64_t *fences,
 
     log->epoch = pos->epoch + 1;
     for (size_t i = 0; i < nfences && r == 0; i++)
-        r = put_claim(log, pos, fences[i], next, who, NULL, patience_ms);
+        r = put_claim(log, pos, fences[i], 0, next, who, NULL, patience_ms);
     if (r == 0)
         begin_epoch(log, pos, next);
     return r;
@@ -233,6 +232,17 @@ int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
               const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms)
 {
     return claim(log, pos, missing, claim_nonce, who, NULL, patience_ms);
+}
+
+int log_claim_ahead(struct log *log, const struct log_position *pos, uint64_t missing,
+                    unsigned ahead, const uint8_t claim_nonce[UUID_BYTES], const char *who,
+                    int64_t patience_ms)
+{
+    uint64_t seq = missing + ahead;
+
+    log->epoch = pos->epoch + 1;
+    memcpy(log->nonce, claim_nonce, UUID_BYTES);
+    return put_claim(log, pos, seq, ahead, seq + LOG_WINDOW + 1, who, NULL, patience_ms);
 }
 
 int log_claim_rollback(struct log *log, struct log_position *pos, uint64_t missing,
@@ -337,8 +347,9 @@ static int put_segment(struct log *log, uint64_t seq, const void *buf, size_t le
     return r;
 }
 
-/* A claim takes the first number that is missing. Those that are acknowledged are ours; one that is
- * free now has no claim; so if there were a claim, it would have to be where our own segment is. */
+/* A claim takes the first number that is missing, or one at most a window ahead of it. Those that
+ * are acknowledged are ours; one that is free now has no claim; so if there were a claim, it would
+ * have to be where our own segment is. */
 struct ahead {
     uint64_t last; /* no claim that fences us is beyond it */
     uint64_t seqs[LOG_WINDOW + 1];
@@ -359,9 +370,9 @@ static int add_ahead(void *ctx, const char *key, uint64_t size_bytes)
     return 0;
 }
 
-/* A claim that fences us took the first number missing then, which we have not acknowledged, and it
- * is never deleted. It need not be the next number: that one may have been ours, under way, and
- * deleted since by who claimed behind it. */
+/* A claim that fences us took the first number missing then, or one behind it, which we have not
+ * acknowledged, and it is never deleted. It need not be the next number: that one may have been
+ * ours, under way, and deleted since by who claimed behind it. */
 int log_still_ours(struct log *log, int64_t patience_ms)
 {
     scope_free struct ahead *a = calloc(1, sizeof *a);

@@ -16,10 +16,12 @@ enum {
     LOG_TARGET_BYTES = 16,   /* in front of a rollback's text: root and seq */
 #ifndef SMALL_LIMITS
     LOG_WINDOW = 1024,      /* numbers in flight beyond the last one acknowledged in order */
+    LOG_AHEAD = 8,          /* that who was outrun claims ahead, to begin with */
     LOG_ENTRIES_MAX = 2044, /* so that header and table fit into LOG_HEAD_BYTES */
     LOG_SEGMENT_RAW_BYTES = 8 * 1024 * 1024, /* frames in one segment, before compression */
 #else /* the simulation is built with these, so as to meet them all in a small volume */
     LOG_WINDOW = 8,
+    LOG_AHEAD = 1,
     LOG_ENTRIES_MAX = 20,
     LOG_SEGMENT_RAW_BYTES = 128 * 1024,
 #endif
@@ -93,15 +95,23 @@ int log_describe_claim(struct log *log, uint64_t claim, char *buf, size_t size_b
 int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
               const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms);
 
-/* The same for a log that has been damaged, where more than one number may be the one that an older
- * writer lacks: claims each of them, `fences` (ascending, `nfences` of them at least 1), with the
- * log going on behind the last one, which becomes *pos. -EAGAIN: somebody's object appeared at one
- * of them; those before it are claimed. */
+/* For whom the writer is always quicker: claims a number `ahead` (1 … LOG_WINDOW) beyond `missing`,
+ * which the writer will come to, and not get past. 0: stored; log_follow() and log_claim(), again
+ * and again: at the latest behind this claim nobody is quicker. 0 as well if somebody else's claim
+ * is there already. -EAGAIN: the writer has been there. */
+int log_claim_ahead(struct log *log, const struct log_position *pos, uint64_t missing,
+                    unsigned ahead, const uint8_t claim_nonce[UUID_BYTES], const char *who,
+                    int64_t patience_ms);
+
+/* The same as log_claim() for a log that has been damaged, where more than one number may be the
+ * one that an older writer lacks: claims each of them, `fences` (ascending, `nfences` of them at
+ * least 1), with the log going on behind the last one, which becomes *pos. -EAGAIN: somebody's
+ * object appeared at one of them; those before it are claimed. */
 int log_fence(struct log *log, struct log_position *pos, const uint64_t *fences, size_t nfences,
               const char *who, int64_t patience_ms);
 
-/* The same, and from this claim on the volume is as of the checkpoint `root` (0: none) with the log
- * up to `seq`, of pos->size_blocks: in the moment that the claim is stored, not before. */
+/* log_claim(), and from this claim on the volume is as of the checkpoint `root` (0: none) with the
+ * log up to `seq`, of pos->size_blocks: in the moment that the claim is stored, not before. */
 int log_claim_rollback(struct log *log, struct log_position *pos, uint64_t missing,
                        const uint8_t claim_nonce[UUID_BYTES], const char *who, uint64_t root,
                        uint64_t seq, int64_t patience_ms);

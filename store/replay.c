@@ -170,7 +170,7 @@ static int take_in(struct replay *rp, const struct header *h, const struct entry
     int r = 0;
 
     if (h->kind == HEADER_CLAIM) {
-        if (h->first != pos->seq || h->epoch <= pos->epoch)
+        if ((!(h->flags & HEADER_AHEAD) && h->first != pos->seq) || h->epoch <= pos->epoch)
             return msg_error(-EBADMSG,
                              "%s: log/%016" PRIx64
                              ": this claim does not follow the log before it; "
@@ -263,9 +263,8 @@ static int item_use(void *ctx, size_t i, void *it)
         return item->error ? item->error : take_in(rp, &item->header, item->entries);
     /* A gap ends the log: behind it lies what an interrupted writer had in flight. But that is
      * within the window, and what was acknowledged, or claimed, before it cannot be missing. */
-    bool in_flight =
-        rp->seqs[i] <= rp->expect + LOG_WINDOW &&
-        (item->error || (item->header.kind == HEADER_SEGMENT && item->header.next <= rp->expect));
+    bool in_flight = rp->seqs[i] <= rp->expect + LOG_WINDOW &&
+                     (item->error || header_knows_of(&item->header) <= rp->expect);
     return in_flight ? 0 : look_again(rp);
 }
 

@@ -134,7 +134,7 @@ mount_volume() {
     local deadline=$((SECONDS + 30 * SLOW))
     until [ -f "$IMAGE" ]; do
         kill -0 $DAEMON 2>/dev/null || { cat "$DAEMON_LOG"; fail "mount failed"; }
-        [ $SECONDS -le $deadline ] || fail "mounting takes too long"
+        [ $SECONDS -le $deadline ] || { cat "$DAEMON_LOG"; fail "mounting takes too long"; }
         sleep 0.02
     done
 }

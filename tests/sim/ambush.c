@@ -3,14 +3,22 @@
 
 #include "../../cache/volume_internal.h"
 
+#include <errno.h>
+
 int __real_index_mask(struct index *ix, uint64_t chunk, uint64_t *ret_mask);
 int __wrap_index_mask(struct index *ix, uint64_t chunk, uint64_t *ret_mask);
+
+int __real_log_claim(struct log *log, struct log_position *pos, uint64_t missing,
+                     const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms);
+int __wrap_log_claim(struct log *log, struct log_position *pos, uint64_t missing,
+                     const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms);
 
 static struct {
     struct volume *armed;
     int machine;
     uint64_t chunk;
     int64_t read_us, end_us; /* when these begin */
+    int64_t outrun_until_us;
 } ambush;
 
 void ambush_arm(struct volume *v)
@@ -48,6 +56,20 @@ int __wrap_index_mask(struct index *ix, uint64_t chunk, uint64_t *ret_mask)
     sched_sleep_us(ambush.read_us - sched_now_us());
     evict_all(&v->chunks);
     return r;
+}
+
+int __wrap_log_claim(struct log *log, struct log_position *pos, uint64_t missing,
+                     const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms)
+{
+    int64_t now = sched_now_us();
+
+    if (sim_chance(1, 8))
+        ambush.outrun_until_us = now + (int64_t)sim_below(20000000);
+    if (now < ambush.outrun_until_us) {
+        sched_sleep_us((int64_t)sim_below(1000000));
+        return -EAGAIN;
+    }
+    return __real_log_claim(log, pos, missing, claim_nonce, who, patience_ms);
 }
 
 enum ambush ambush_now(uint64_t *ret_offset)

@@ -3,6 +3,9 @@
  * chunk was written to meanwhile, committed, and evicted. By chance that is rare. Here a thread is
  * held up after its look, while the other clients of the volume write to that chunk; then it is
  * evicted, the thread goes on, and they read it.
+ *
+ * Rare is also a writer that is quicker than every claim: here claims are held back for some time,
+ * as if a segment had been there.
  */
 #ifndef SIM_AMBUSH_H
 #define SIM_AMBUSH_H

@@ -49,21 +49,23 @@ static struct {
 uint64_t bucket_lose_acknowledged(void)
 {
     const struct object *end = objects_end(THE_VOLUME);
-    uint64_t from = 0, upto = 0, claim = 0, seq, lost = 0, seen = 0;
+    uint64_t from = 0, upto = 0, claim = 0, next = 1, seq, lost = 0, seen = 0;
 
     for (const struct object *o = objects_from(THE_VOLUME, ""); o < end; o++) {
         if ((seq = objects_number(o, "map/")) > 0)
             from = MAX(from, seq + 1);
         if ((seq = objects_number(o, "log/")) == 0)
             continue;
-        if (get_le16(o->data + 10) == HEADER_CLAIM)
-            claim = seq;
-        else
+        if (get_le16(o->data + 10) != HEADER_CLAIM) {
             upto = MAX(upto, get_le64(o->data + 80));
+        } else if (seq >= next) {
+            claim = seq;
+            next = get_le64(o->data + 80);
+        }
     }
     for (const struct object *o = objects_from(THE_VOLUME, ""); o < end; o++) {
         seq = objects_number(o, "log/");
-        bool there = seq == claim || seq > claim + LOG_WINDOW; /* in between is garbage */
+        bool there = seq == claim || seq >= next; /* in between is garbage */
         if (there && seq >= from && seq < upto && sim_below(++seen) == 0)
             lost = seq;
     }

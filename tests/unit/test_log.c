@@ -127,6 +127,88 @@ static void test_claim_where_a_claim_appeared(void **state)
     machine_free(&b);
 }
 
+/* Outrun again and again, it claims where the writer will come to. */
+static void test_claim_ahead(void **state)
+{
+    char by[400];
+
+    (void)state;
+    struct machine a = machine(), b = machine(), c = machine();
+    assert_int_equal(machine_attach(&a), 0);
+    uint64_t seq = machine_commit(&a, 1);
+    assert_int_equal(log_replay(b.log, &b.pos, ignore_commit, NULL, 0, &b.missing), 0);
+    machine_commit(&a, 2);
+    assert_int_equal(machine_claim(&b), -EAGAIN);
+    assert_int_equal(log_claim_ahead(b.log, &b.pos, seq + 1, 3, b.nonce, "B", PATIENCE_MS), 0);
+    machine_commit(&a, 3);
+    assert_int_equal(machine_claim(&b), -EAGAIN);
+    machine_commit(&a, 4);
+    assert_int_equal(log_reserve(a.log, 1), seq + 4);
+    assert_int_equal(machine_append(&a, seq + 4, seq + 4, seq + 4, 5), -ESTALE);
+    assert_true(log_fenced(a.log, by, sizeof by));
+    assert_int_equal(strncmp(by, "B at ", 5), 0);
+
+    assert_int_equal(log_follow(b.log, &b.pos, ignore_commit, NULL, 0, &b.missing), 0);
+    assert_int_equal(b.pos.seq, seq + 4);
+    assert_int_equal(b.missing, seq + 4 + LOG_WINDOW + 1);
+    assert_int_equal(machine_claim(&b), 0);
+    assert_int_equal(b.pos.epoch, 3);
+    machine_commit(&b, 6);
+    assert_int_equal(machine_attach(&c), 0);
+    assert_int_equal(c.pos.epoch, 4);
+    machine_free(&a);
+    machine_free(&b);
+    machine_free(&c);
+}
+
+/* Up to there the log need not come: then the claim ahead is garbage like the rest of the window.
+ */
+static void test_claim_ahead_of_the_end(void **state)
+{
+    (void)state;
+    struct machine a = machine(), b = machine(), c = machine();
+    assert_int_equal(machine_attach(&a), 0);
+    uint64_t seq = machine_commit(&a, 1);
+    assert_int_equal(log_claim_ahead(b.log, &a.pos, seq + 1, LOG_WINDOW, b.nonce, "B", PATIENCE_MS),
+                     0);
+    assert_int_equal(log_claim_ahead(c.log, &a.pos, seq, LOG_WINDOW + 1, c.nonce, "C", PATIENCE_MS),
+                     0); /* one is enough */
+    assert_int_equal(log_claim_ahead(c.log, &a.pos, seq - 1, 1, c.nonce, "C", PATIENCE_MS),
+                     -EAGAIN);
+    uint64_t end = machine_commit(&a, 2);
+    assert_int_equal(log_still_ours(a.log, PATIENCE_MS), -ESTALE);
+    assert_int_equal(machine_attach(&b), 0);
+    assert_int_equal(b.missing, end + 1);
+    machine_commit(&b, 3);
+    assert_int_equal(machine_attach(&c), 0);
+    assert_int_equal(c.pos.epoch, 3);
+    assert_int_equal(c.pos.seq, end + 1 + LOG_WINDOW + 2);
+    machine_free(&a);
+    machine_free(&b);
+    machine_free(&c);
+}
+
+/* It says which numbers were there. */
+static void test_a_loss_before_a_claim_ahead(void **state)
+{
+    char key[STORE_KEY_MAX];
+
+    (void)state;
+    struct machine a = machine(), b = machine();
+    assert_int_equal(machine_attach(&a), 0);
+    uint64_t seq = machine_commit(&a, 1);
+    assert_int_equal(log_claim_ahead(b.log, &a.pos, seq + 1, 4, b.nonce, "B", PATIENCE_MS), 0);
+    assert_int_equal(log_replay(b.log, &b.pos, ignore_commit, NULL, 0, &b.missing), 0);
+    assert_int_equal(b.missing, seq + 1);
+    log_key(seq, key);
+    mem_remove(&mem, key);
+    b.pos.next = 1;
+    b.pos.seq = b.pos.epoch = 0;
+    assert_int_equal(log_replay(b.log, &b.pos, ignore_commit, NULL, 0, &b.missing), -EBADMSG);
+    machine_free(&a);
+    machine_free(&b);
+}
+
 static void test_claim_onto_damage_is_an_error(void **state)
 {
     (void)state;
@@ -406,6 +488,9 @@ int main(void)
         TEST(test_lost_answer_to_my_claim),
         TEST(test_claim_where_a_segment_appeared),
         TEST(test_claim_where_a_claim_appeared),
+        TEST(test_claim_ahead),
+        TEST(test_claim_ahead_of_the_end),
+        TEST(test_a_loss_before_a_claim_ahead),
         TEST(test_claim_onto_damage_is_an_error),
         TEST(test_of_many_claimers_one_wins),
         TEST(test_long_name_of_a_machine),

@@ -243,6 +243,33 @@ static void test_a_damaged_last_object(void **arg)
     assert_non_null(mem_find(&mem, key));
 }
 
+/* So must one that claimed ahead, and will claim again behind that. */
+static void test_a_claim_ahead(void **arg)
+{
+    struct log_position pos = {.epoch = 9};
+    struct superblock sb;
+    struct log *log;
+    uint64_t seq;
+    char key[STORE_KEY_MAX];
+
+    (void)arg;
+    restore_bucket();
+    assert_true(log_parse_key(key_of(HEADER_SEGMENT, 15), &seq));
+    struct store *s = mem_store(&mem, &clock_system);
+    assert_int_equal(superblock_load(s, &sb, 0), 0);
+    assert_int_equal(log_new(s, &sb, &clock_system, &log), 0);
+    assert_int_equal(log_claim_ahead(log, &pos, seq + 1, 5, sb.uuid, "who is outrun", 0), 0);
+    log_free(log);
+    store_free(s);
+    mem_remove(&mem, key_of(HEADER_SEGMENT, 13));
+    assert_int_equal(repair(), 12);
+    assert_int_equal(plan.damaged, 0);
+    for (int i = 0; i < 2; i++) {
+        log_key(i ? seq + 6 + LOG_WINDOW + 1 : seq + 1, key);
+        assert_non_null(mem_find(&mem, key));
+    }
+}
+
 static void test_a_claim(void **arg)
 {
     (void)arg;
@@ -494,6 +521,7 @@ int main(void)
         cmocka_unit_test(test_a_missing_number),
         cmocka_unit_test(test_a_damaged_head),
         cmocka_unit_test(test_a_damaged_last_object),
+        cmocka_unit_test(test_a_claim_ahead),
         cmocka_unit_test(test_a_claim),
         cmocka_unit_test(test_checkpoints),
         cmocka_unit_test(test_a_root_of_the_future),
