@@ -12,6 +12,8 @@ int __real_log_claim(struct log *log, struct log_position *pos, uint64_t missing
                      const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms);
 int __wrap_log_claim(struct log *log, struct log_position *pos, uint64_t missing,
                      const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms);
+int __real_log_still_ours(struct log *log, int64_t patience_ms);
+int __wrap_log_still_ours(struct log *log, int64_t patience_ms);
 
 static struct {
     struct volume *armed;
@@ -70,6 +72,15 @@ int __wrap_log_claim(struct log *log, struct log_position *pos, uint64_t missing
         return -EAGAIN;
     }
     return __real_log_claim(log, pos, missing, claim_nonce, who, patience_ms);
+}
+
+int __wrap_log_still_ours(struct log *log, int64_t patience_ms)
+{
+    int r = __real_log_still_ours(log, patience_ms);
+
+    if (r == 0 && sim_chance(1, 4))
+        sched_sleep_us((int64_t)sim_below(60000000));
+    return r;
 }
 
 enum ambush ambush_now(uint64_t *ret_offset)

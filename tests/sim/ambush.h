@@ -4,6 +4,9 @@
  * held up after its look, while the other clients of the volume write to that chunk; then it is
  * evicted, the thread goes on, and they read it.
  *
+ * So it is with a sweep: that the log is ours is old news when it comes to deleting. It is held up
+ * in between, so that others may attach, and store a checkpoint.
+ *
  * Rare is also a writer that is quicker than every claim: here claims are held back for some time,
  * as if a segment had been there.
  */
