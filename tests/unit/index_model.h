@@ -12,6 +12,7 @@
 #include "../../store/scope.h"
 #include "../pattern.h"
 
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 
 enum { CHUNKS = 40, NBLOCKS = CHUNKS * CHUNK_BLOCKS };
@@ -35,6 +36,20 @@ static void remove_files(void)
         snprintf(name, sizeof name, "%s%s", path, suffixes[i]);
         unlink(name);
     }
+}
+
+/* What the file holds now, beside it. */
+static inline off_t copy_file(const char *suffix)
+{
+    char from[300], to[300];
+
+    snprintf(from, sizeof from, "%s%s", path, suffix);
+    snprintf(to, sizeof to, "%s.copy%s", path, suffix);
+    int in = open_or_die(from, O_RDONLY), out = open_or_die(to, O_RDWR | O_CREAT);
+    ssize_t n = sendfile(out, in, NULL, 1 << 30);
+    close(in);
+    close(out);
+    return n;
 }
 
 static int setup(void **state)

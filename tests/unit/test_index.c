@@ -398,6 +398,27 @@ static void test_another_volume(void **state)
     assert_int_equal(index_open(path, uuid, &ix), 0);
 }
 
+/* What a process that was killed left in the -wal is seen, and nothing is appended to it. */
+static void test_a_wal_that_was_left(void **state)
+{
+    struct entry e = data(70, 8, 1);
+    struct stat st;
+
+    (void)state;
+    for (uint64_t seq = 1; seq < 5; seq++)
+        apply(&e, 1, seq, true);
+    off_t left = copy_file("") > 0 ? copy_file("-wal") : 0;
+    index_close(ix);
+    remove_files();
+    strcat(path, ".copy");
+    assert_int_equal(index_open(path, uuid, &ix), 0);
+    strcat(path, "-wal");
+    assert_int_equal(stat(path, &st), 0);
+    assert_in_range(st.st_size, 0, left / 2);
+    *strrchr(path, '-') = 0;
+    check();
+}
+
 /* Each is an error, or shows what was stored. */
 static void open_damaged(void)
 {
@@ -560,6 +581,7 @@ int main(void)
         TEST(test_a_view_is_undisturbed),
         TEST(test_meta),
         TEST(test_another_volume),
+        TEST(test_a_wal_that_was_left),
         TEST(test_truncated_and_garbage),
         TEST(test_a_version_from_the_future),
         TEST(test_flipped_pages),
