@@ -65,8 +65,8 @@ int __wrap_log_claim(struct log *log, struct log_position *pos, uint64_t missing
 {
     int64_t now = sched_now_us();
 
-    if (sim_chance(1, 8))
-        ambush.outrun_until_us = now + (int64_t)sim_below(20000000);
+    if (now >= ambush.outrun_until_us && sim_chance(1, 8))
+        ambush.outrun_until_us = now + (int64_t)sim_below(10000000);
     if (now < ambush.outrun_until_us) {
         sched_sleep_us((int64_t)sim_below(1000000));
         return -EAGAIN;
