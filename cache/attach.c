@@ -150,50 +150,37 @@ static int accept_claim(struct volume *v, const struct catchup *c)
     return r == 0 ? index_put_meta(v->index, &meta) : r;
 }
 
-/* How far taking over has got. */
-struct attempt {
-    bool list;      /* the next try begins with a listing */
-    uint64_t ahead; /* the claim ahead that the writer has not come to yet, as far as we know */
-    unsigned step;  /* of the last one */
-};
-
 /* The writer was quicker. That can go on for ever: how far it is we know one answer later, and by
- * then it is further. So a claim is put where it will come to. */
-static int claim_ahead(struct volume *v, const struct catchup *c, struct attempt *a)
+ * then it is further. So a claim is put where it will come to; *ahead is the last one's number. */
+static int claim_ahead(struct volume *v, const struct catchup *c, uint64_t *ahead)
 {
     struct index_meta meta;
     char who[WHO_BYTES];
+    int r = -EAGAIN;
 
-    if (a->ahead >= c->missing)
-        return 0;
     index_get_meta(v->index, &meta);
     describe_us(who);
-    a->step = MIN(MAX(2 * a->step, (unsigned)LOG_AHEAD), (unsigned)LOG_WINDOW);
-    int r = log_claim_ahead(v->log, &c->pos, c->missing, a->step, meta.pending_nonce, who,
+    for (unsigned n = LOG_AHEAD; r == -EAGAIN && n <= LOG_WINDOW && *ahead < c->missing; n *= 2) {
+        r = log_claim_ahead(v->log, &c->pos, c->missing, n, meta.pending_nonce, who,
                             ATTACH_PATIENCE_MS);
-    if (r == 0)
-        a->ahead = c->missing + a->step;
-    a->list = r == -EAGAIN; /* so far behind, number by number takes too long */
-    return r;
+        if (r == 0)
+            *ahead = c->missing + n;
+    }
+    return r < 0 ? r : -EAGAIN;
 }
 
 /* One try. -EAGAIN: somebody went on, or cleaned up, meanwhile. */
-static int try_to_take_over(struct volume *v, struct catchup *c, struct attempt *a)
+static int try_to_take_over(struct volume *v, struct catchup *c, uint64_t *ahead)
 {
     uint64_t again = 0;
-    int r = a->list ? catchup(v->log, v->index, c->ours_only, ATTACH_PATIENCE_MS, c)
-                    : catchup_follow(v->log, v->index, ATTACH_PATIENCE_MS, c);
+    int r = catchup(v->log, v->index, c->ours_only, ATTACH_PATIENCE_MS, c);
 
-    a->list = r == -ENOENT;
-    if (r == 0)
-        r = claim(v, c);
-    if (r == -EAGAIN && (r = claim_ahead(v, c, a)) == 0)
-        return -EAGAIN;
+    if (r == 0 && (r = claim(v, c)) == -EAGAIN)
+        r = claim_ahead(v, c, ahead);
     if (r < 0)
         return r == -ENOENT ? -EAGAIN : r;
     r = checkpoint_newest(v->log, &again, ATTACH_PATIENCE_MS);
     /* a newer one means that what looked missing may have been deleted: then the claim is void */
-    a->list = true;
     if (r == 0 && again > c->checkpoint)
         r = -EAGAIN;
     return r == 0 ? accept_claim(v, c) : r;
@@ -201,11 +188,14 @@ static int try_to_take_over(struct volume *v, struct catchup *c, struct attempt 
 
 static int take_over(struct volume *v, struct catchup *c, uint64_t dirty_blocks)
 {
-    struct attempt a = {.list = true};
+    uint64_t ahead = 0, segments = 0;
     int r = -EAGAIN;
 
-    for (int tries = 0; r == -EAGAIN && tries < CLAIM_TRIES; tries++)
-        r = try_to_take_over(v, c, &a);
+    for (int tries = 0; r == -EAGAIN && tries < CLAIM_TRIES; tries++) {
+        r = try_to_take_over(v, c, &ahead);
+        segments += c->segments;
+    }
+    c->segments = segments;
     if (r == -EAGAIN)
         return msg_error(-EBUSY, "%s: another machine is writing to it all the time; unmount there",
                          store_url(v->store));

@@ -208,20 +208,6 @@ int catchup(struct log *log, struct index *ix, bool ours_only, int64_t patience_
     return r == 0 ? read_on(log, ix, SEQ_MAX, patience_ms, ret) : r;
 }
 
-int catchup_follow(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *c)
-{
-    struct context x = {ix, c};
-    int r;
-
-    do {
-        r = log_follow(log, &c->pos, apply, &x, patience_ms, &c->missing);
-        if (r < 0 || !c->rollback.kind)
-            return r;
-        r = roll_back(log, ix, patience_ms, c, NULL);
-    } while (r == 0);
-    return r;
-}
-
 int catchup_to(struct log *log, struct index *ix, uint64_t root, uint64_t seq, int64_t patience_ms,
                struct catchup *ret)
 {

@@ -21,9 +21,6 @@ struct catchup {
 int catchup(struct log *log, struct index *ix, bool ours_only, int64_t patience_ms,
             struct catchup *ret);
 
-/* Goes on where the last one ended, without a listing: as log_follow(). */
-int catchup_follow(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *c);
-
 /* Makes an empty index the volume as of an instant: a pin's root and seq. -ENOENT as above. */
 int catchup_to(struct log *log, struct index *ix, uint64_t root, uint64_t seq, int64_t patience_ms,
                struct catchup *ret);

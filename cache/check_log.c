@@ -228,7 +228,7 @@ static bool check_claim(struct walk *w, uint64_t claim)
 static void check_attachment(struct walk *w, const struct header *h)
 {
     if (h->kind == HEADER_CLAIM)
-        w->claim = w->gap ? w->claim : *h;
+        w->claim = w->gap || h->flags & HEADER_AHEAD ? w->claim : *h;
     else if (check_claim(w, h->claim) && w->claim.kind && !w->gap &&
              h->seq >= w->c->needed_from && /* before it claims may lack what followed them */
              (w->claim.epoch != h->epoch || w->claim.seq != h->claim ||
@@ -289,6 +289,13 @@ static bool is_jumped_over(const struct walk *w, uint64_t seq)
     return jumped && !needed && !check_is_needed(c, seq);
 }
 
+/* A claim where the log went on without one: of who took a number that looked missing, but was
+ * deleted, and gave that up. */
+static bool is_void(const struct check *c, const struct header *h)
+{
+    return h->kind == HEADER_CLAIM && c->root && h->seq > c->claim && h->seq <= c->root;
+}
+
 static int use_object(void *ctx, size_t i, void *item)
 {
     struct walk *w = ctx;
@@ -312,6 +319,10 @@ static int use_object(void *ctx, size_t i, void *item)
     if (res->error) {
         w->claim.kind = 0;
         return check_is_damage(res->error) ? tell_of_head(c, seq, res) : res->error;
+    }
+    if (is_void(c, &res->header)) {
+        c->left_over++;
+        return 0;
     }
     check_gap(w, &res->header);
     check_attachment(w, &res->header);

@@ -226,6 +226,7 @@ static int leave_clean(struct volume *v)
 
     index_get_meta(v->index, &meta);
     meta.clean = true;
+    meta.inventoried &= v->state == VOLUME_OK; /* fenced, we leave in the log what nobody knows */
     return r == 0 ? index_put_meta(v->index, &meta) : r;
 }
 

@@ -182,8 +182,8 @@ static int put_claim(struct log *log, const struct log_position *pos, uint64_t s
     if (r == -EEXIST) {
         struct header there;
         r = who_is_there(log, seq, log->nonce, patience_ms, &ours, &there, by, sizeof by);
-        if (r == 0 && !ours && there.kind == HEADER_SEGMENT)
-            r = -EAGAIN;
+        if (r == 0 && (ours ? !ahead && there.flags & HEADER_AHEAD : there.kind == HEADER_SEGMENT))
+            r = -EAGAIN; /* of ours: one that comes late tells less than this one would */
         else if (r == 0 && !ours && !ahead) /* who stops the writer there is all the same */
             r = msg_error(-EBUSY, "%s: attached at this moment by %s; only one can, try again",
                           store_url(log->store), by);
@@ -343,6 +343,8 @@ static int put_segment(struct log *log, uint64_t seq, const void *buf, size_t le
         r = who_is_there(log, seq, log->nonce, STORE_FOREVER, &ours, &there, by, sizeof by);
         if (r == 0 && !ours)
             r = mark_fenced(log, by);
+        else if (r == -EPROTONOSUPPORT)
+            r = mark_fenced(log, "a newer version of s3vol");
     }
     return r;
 }

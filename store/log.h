@@ -34,7 +34,7 @@ struct log_position {
     uint64_t next; /* the number that follows */
     uint64_t size_blocks;
     uint64_t epoch;            /* of the newest claim; 0: none yet */
-    uint8_t nonce[UUID_BYTES]; /* of it */
+    uint8_t nonce[UUID_BYTES]; /* of the newest that was none ahead: who attached last */
     uint64_t claim;            /* its number */
 };
 
@@ -90,15 +90,15 @@ int log_describe_claim(struct log *log, uint64_t claim, char *buf, size_t size_b
 
 /* Claims the number `missing`, with a new nonce that the caller has made durable before (in
  * claim_nonce); `who` names this machine for messages. 0: the log is ours, *pos is after the claim.
- * -EAGAIN: a segment appeared there; log_follow() and try again. -EBUSY, with a message: somebody
- * else attached at this moment. */
+ * -EAGAIN: a segment appeared there, or a claim ahead of ours; read on and try again. -EBUSY, with
+ * a message: somebody else attached at this moment. */
 int log_claim(struct log *log, struct log_position *pos, uint64_t missing,
               const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms);
 
 /* For whom the writer is always quicker: claims a number `ahead` (1 … LOG_WINDOW) beyond `missing`,
- * which the writer will come to, and not get past. 0: stored; log_follow() and log_claim(), again
- * and again: at the latest behind this claim nobody is quicker. 0 as well if somebody else's claim
- * is there already. -EAGAIN: the writer has been there. */
+ * which the writer will come to, and not get past. 0: stored; read on and log_claim(), again and
+ * again: at the latest behind this claim nobody is quicker. 0 as well if somebody else's claim
+ * is there already. -EAGAIN: the writer has been there: the same further ahead. */
 int log_claim_ahead(struct log *log, const struct log_position *pos, uint64_t missing,
                     unsigned ahead, const uint8_t claim_nonce[UUID_BYTES], const char *who,
                     int64_t patience_ms);

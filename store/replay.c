@@ -183,8 +183,10 @@ static int take_in(struct replay *rp, const struct header *h, const struct entry
         pos->seq = h->seq;
         pos->next = h->next;
         pos->epoch = h->epoch;
-        pos->claim = h->seq;
-        memcpy(pos->nonce, h->nonce, UUID_BYTES);
+        if (!(h->flags & HEADER_AHEAD)) { /* else nobody attached, so far */
+            pos->claim = h->seq;
+            memcpy(pos->nonce, h->nonce, UUID_BYTES);
+        }
         if (h->flags & HEADER_ROLLBACK)
             pos->size_blocks = h->size_blocks;
         r = rp->apply(rp->ctx, h, NULL, 0, pos);

@@ -163,7 +163,7 @@ static void carry_out_put(struct request *rq)
         return;
     }
     objects_set(rq->volume, key, rq->data, rq->len);
-    if (is_kind(rq, HEADER_CLAIM))
+    if (is_kind(rq, HEADER_CLAIM) && !(get_le32(rq->data + 12) & HEADER_AHEAD))
         bucket.claimer[rq->volume] = rq->machine;
     watch_put(rq->volume, key);
     bucket_on_change(rq->volume, rq->machine, key, rq->data);

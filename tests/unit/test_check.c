@@ -25,6 +25,8 @@ static struct mem_object good[OBJECTS_MAX];
 static size_t ngood;
 static uint8_t want[SIZE];
 
+#include "damage.h"
+
 static void keep_bucket(void)
 {
     for (size_t i = 0; i < mem.n; i++) {
@@ -210,113 +212,6 @@ static long attach_and_read(bool failed[BLOCKS])
     return n;
 }
 
-/* ------------------------------------------------------------------ damage */
-
-enum damage { FLIP, CUT, ZERO, APPEND, REMOVE, SWAP, STRANGER, OLD_COPY, DAMAGES };
-static const char *const damage_names[] = {"flip",   "cut",  "zero",     "append",
-                                           "remove", "swap", "stranger", "old copy"};
-
-static uint64_t state;
-
-static uint64_t pick(uint64_t below)
-{
-    return draw(&state, below);
-}
-
-static bool is_binary(const struct mem_object *o)
-{
-    return o->len >= HEADER_BYTES && memcmp(o->data, "S3VOLUME", 8) == 0;
-}
-
-static bool same_kind(const struct mem_object *a, const struct mem_object *b)
-{
-    return is_binary(a) && is_binary(b) && a->data[10] == b->data[10];
-}
-
-/* Another object of the same kind; NULL if there is none. */
-static const struct mem_object *another(const struct mem_object *o)
-{
-    size_t from = pick(ngood);
-
-    for (size_t i = 0; i < ngood; i++) {
-        const struct mem_object *other = &good[(from + i) % ngood];
-        if (other != o && same_kind(o, other))
-            return other;
-    }
-    return NULL;
-}
-
-static bool zero_sector(struct mem_object *o)
-{
-    static const uint8_t zeros[512];
-    size_t at = o->len > 512 ? pick(o->len / 512) * 512 : 0, n = MIN(o->len - at, (size_t)512);
-
-    if (memcmp(o->data + at, zeros, n) == 0)
-        return false;
-    memset(o->data + at, 0, n);
-    return true;
-}
-
-/* It is what it was, but for the volume that it belongs to. */
-static bool make_stranger(struct mem_object *o)
-{
-    if (is_binary(o)) {
-        o->data[16]++;
-        put_le32(o->data + 124, crc32c(0, o->data, 124));
-        return true;
-    }
-    if (strcmp(o->key, "volume") != 0)
-        return false;
-    struct superblock sb;
-    const char *why;
-    char text[1024];
-    size_t len;
-    assert_int_equal(superblock_decode((char *)o->data, o->len, &sb, &why), 0);
-    sb.uuid[0]++;
-    assert_int_equal(superblock_encode(&sb, text, sizeof text, &len), 0);
-    mem_set(&mem, "volume", text, len);
-    return true;
-}
-
-/* False: that does not apply. */
-static bool damage(const struct mem_object *g, enum damage how)
-{
-    const struct mem_object *other = another(g);
-    struct mem_object *o = mem_find(&mem, g->key);
-    uint8_t more[600] = {0};
-
-    switch (how) {
-    case FLIP:
-        o->data[pick(o->len)] ^= (uint8_t)(1 << pick(8));
-        return true;
-    case CUT:
-        o->len = pick(3) ? pick(o->len) : o->len - 1;
-        return true;
-    case ZERO:
-        return zero_sector(o);
-    case APPEND: {
-        scope_free uint8_t *longer = malloc(g->len + sizeof more);
-        memcpy(longer, g->data, g->len);
-        memset(longer + g->len, (int)pick(256), sizeof more);
-        mem_set(&mem, g->key, longer, g->len + 1 + pick(sizeof more));
-        return true;
-    }
-    case REMOVE:
-        mem_remove(&mem, g->key);
-        return true;
-    case SWAP:
-        if (other)
-            mem_set(&mem, other->key, g->data, g->len);
-        /* fall through */
-    case OLD_COPY:
-        if (other)
-            mem_set(&mem, g->key, other->data, other->len);
-        return other != NULL;
-    default:
-        return make_stranger(o);
-    }
-}
-
 /* ------------------------------------------------------------------ who needs what */
 
 /* Jumped over by a claim, behind the log's end, or of no checkpoint: nobody ever reads it. */
@@ -427,6 +322,29 @@ static const struct mem_object *segment_of(uint64_t block)
     }
     fail();
     return NULL;
+}
+
+/* Somebody took a number that looked missing and was deleted, and gave that up. */
+static void test_a_void_claim(void **arg)
+{
+    struct log_position pos = {.epoch = 1};
+    struct superblock sb;
+    struct log *log;
+    uint64_t seq;
+
+    (void)arg;
+    restore_bucket();
+    const char *key = segment_of(2 * MIB / BLOCK_BYTES)->key; /* which nobody needs */
+    assert_true(log_parse_key(key, &seq));
+    mem_remove(&mem, key);
+    struct store *s = mem_store(&mem, &clock_system);
+    assert_int_equal(superblock_load(s, &sb, 0), 0);
+    assert_int_equal(log_new(s, &sb, &clock_system, &log), 0);
+    assert_int_equal(log_claim_ahead(log, &pos, seq - 1, 1, sb.uuid, "who slept", 0), 0);
+    log_free(log);
+    store_free(s);
+    assert_int_equal(check(), 0);
+    assert_int_equal(errors, 0);
 }
 
 static size_t count_lost(uint64_t first, uint64_t end)
@@ -587,6 +505,7 @@ int main(void)
         cmocka_unit_test(test_a_damaged_head_is_told_by_its_blocks),
         cmocka_unit_test(test_a_missing_part_is_told_by_its_blocks),
         cmocka_unit_test(test_a_missing_claim_is_noticed),
+        cmocka_unit_test(test_a_void_claim),
         cmocka_unit_test(test_old_copies_under_new_numbers),
         cmocka_unit_test(test_damage_under_an_attached_volume),
         cmocka_unit_test(test_a_missing_superblock),

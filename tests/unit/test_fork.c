@@ -348,13 +348,61 @@ static void test_no_fork(void **state)
     assert_int_equal(clones.n, 0);
 }
 
+static int ignore_commit(void *ctx, const struct header *last, const struct entry *entries,
+                         size_t nentries, const struct log_position *pos)
+{
+    (void)ctx, (void)last, (void)entries, (void)nentries, (void)pos;
+    return 0;
+}
+
+static void claim_ahead(void)
+{
+    struct log_position pos = {.next = 1, .size_blocks = NBLOCKS};
+    struct store *s = store_of(&mem);
+    struct superblock sb;
+    struct log *log;
+    uint64_t missing;
+
+    assert_int_equal(superblock_load(s, &sb, 0), 0);
+    assert_int_equal(log_new(s, &sb, &clock_system, &log), 0);
+    assert_int_equal(log_replay(log, &pos, ignore_commit, NULL, 0, &missing), 0);
+    assert_int_equal(log_claim_ahead(log, &pos, missing, 1, sb.uuid, "who dies", 0), 0);
+    log_free(log);
+    store_free(s);
+}
+
+/* Who claims ahead, and dies before the claim behind that, has attached nowhere: fenced, but no
+ * fork. */
+static void test_fenced_by_nobody(void **state)
+{
+    (void)state;
+    create_and_attach(SIZE);
+    write_tags(500, true);
+    assert_int_equal(volume_drain(volume), 0);
+    claim_ahead();
+    for (int r = 0, i = 0; r == 0; i++) {
+        assert_true(i < 3);
+        write_tags(300, true);
+        assert_int_equal(volume_flush(volume), 0); /* to the cache */
+        r = volume_drain(volume);
+    }
+    assert_int_equal(status().state, VOLUME_FENCED);
+    (void)detach(true);
+    attach();
+    assert_int_equal(wrong_blocks(), 0);
+    assert_int_equal(volume_drain(volume), 0);
+    assert_int_equal(detach(false), 0);
+    check_all(&mem);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_saved),      TEST(test_other_size),           TEST(test_reclaimed),
-        TEST(test_unfinished), TEST(test_dirt_fills_the_cache), TEST(test_no_fork),
+        TEST(test_fenced_by_nobody), TEST(test_saved),      TEST(test_other_size),
+        TEST(test_reclaimed),        TEST(test_unfinished), TEST(test_dirt_fills_the_cache),
+        TEST(test_no_fork),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

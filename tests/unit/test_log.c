@@ -6,6 +6,9 @@
 
 #include "mem_log.h"
 
+#include "../../store/bytes.h"
+#include "../../store/crc32c.h"
+
 /* ------------------------------------------------------------------ scripts */
 
 /* What becomes of PUTs of one number; all else is well. */
@@ -150,8 +153,11 @@ static void test_claim_ahead(void **state)
 
     assert_int_equal(log_follow(b.log, &b.pos, ignore_commit, NULL, 0, &b.missing), 0);
     assert_int_equal(b.pos.seq, seq + 4);
+    assert_memory_equal(b.pos.nonce, a.nonce, UUID_BYTES); /* nobody has attached since */
+    assert_int_equal(b.pos.claim, 1);
     assert_int_equal(b.missing, seq + 4 + LOG_WINDOW + 1);
     assert_int_equal(machine_claim(&b), 0);
+    assert_memory_equal(b.pos.nonce, b.nonce, UUID_BYTES);
     assert_int_equal(b.pos.epoch, 3);
     machine_commit(&b, 6);
     assert_int_equal(machine_attach(&c), 0);
@@ -186,6 +192,23 @@ static void test_claim_ahead_of_the_end(void **state)
     machine_free(&a);
     machine_free(&b);
     machine_free(&c);
+}
+
+/* One of ours that was stored late, where a claim that tells more was wanted. */
+static void test_own_claim_ahead_is_no_claim(void **state)
+{
+    (void)state;
+    struct machine a = machine(), b = machine();
+    assert_int_equal(machine_attach(&a), 0);
+    machine_commit(&a, 1);
+    uint64_t seq = machine_commit(&a, 2);
+    assert_int_equal(log_replay(b.log, &b.pos, ignore_commit, NULL, 0, &b.missing), 0);
+    assert_int_equal(log_claim_ahead(b.log, &b.pos, seq, 1, b.nonce, "B", PATIENCE_MS), 0);
+    assert_int_equal(machine_claim(&b), -EAGAIN);
+    assert_int_equal(machine_attach(&b), 0);
+    assert_int_equal(b.pos.seq, seq + 1 + LOG_WINDOW + 1);
+    machine_free(&a);
+    machine_free(&b);
 }
 
 /* It says which numbers were there. */
@@ -465,6 +488,25 @@ static void test_a_foreign_segment_fences(void **state)
 }
 
 /* Without conditional PUT nothing is asked for that the store does not have. */
+static void test_what_is_of_the_future_fences(void **state)
+{
+    uint8_t data[HEADER_BYTES];
+    char key[STORE_KEY_MAX];
+
+    (void)state;
+    struct machine a = machine();
+    assert_int_equal(machine_attach(&a), 0);
+    uint64_t seq = log_reserve(a.log, 1);
+    log_key(1, key);
+    memcpy(data, mem_find(&mem, key)->data, sizeof data);
+    put_le32(data + 12, 1U << 31); /* a flag */
+    put_le32(data + 124, crc32c(0, data, 124));
+    log_key(seq, key);
+    mem_set(&mem, key, data, sizeof data);
+    assert_int_equal(machine_append(&a, seq, seq, seq, 1), -ESTALE);
+    machine_free(&a);
+}
+
 static void test_a_store_without_conditional_put(void **state)
 {
     struct superblock sb = mem_sb;
@@ -490,6 +532,7 @@ int main(void)
         TEST(test_claim_where_a_claim_appeared),
         TEST(test_claim_ahead),
         TEST(test_claim_ahead_of_the_end),
+        TEST(test_own_claim_ahead_is_no_claim),
         TEST(test_a_loss_before_a_claim_ahead),
         TEST(test_claim_onto_damage_is_an_error),
         TEST(test_of_many_claimers_one_wins),
@@ -503,6 +546,7 @@ int main(void)
         TEST(test_garbage_is_never_in_the_way),
         TEST(test_fencing_ends_the_wait_for_the_window),
         TEST(test_a_foreign_segment_fences),
+        TEST(test_what_is_of_the_future_fences),
         TEST(test_a_store_without_conditional_put),
     };
 
