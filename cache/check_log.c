@@ -289,11 +289,12 @@ static bool is_jumped_over(const struct walk *w, uint64_t seq)
     return jumped && !needed && !check_is_needed(c, seq);
 }
 
-/* A claim where the log went on without one: of who took a number that looked missing, but was
- * deleted, and gave that up. */
+/* A claim where the log went on without one, or that would have jumped over the newest one's
+ * beginning: of who took a number that looked missing, but was deleted, and gave that up. */
 static bool is_void(const struct check *c, const struct header *h)
 {
-    return h->kind == HEADER_CLAIM && c->root && h->seq > c->claim && h->seq <= c->root;
+    return h->kind == HEADER_CLAIM && c->root &&
+           (h->seq < c->claim ? h->next > c->claim : h->seq > c->claim && h->seq <= c->root);
 }
 
 static int use_object(void *ctx, size_t i, void *item)

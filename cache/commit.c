@@ -496,6 +496,8 @@ static bool correct_rows(struct volume *v)
     v->record_wanted = false;
     pthread_mutex_unlock(&v->chunks.lock);
     int r = volume_record(v);
+    if (r == -ENOSPC)
+        (void)volume_use_less(v, 0);
     pthread_mutex_lock(&v->chunks.lock);
     if (r == -EBADMSG || r == -EIO) /* else who waits for the rows would do so for ever */
         volume_fail(v, VOLUME_FAILED);

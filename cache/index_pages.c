@@ -14,6 +14,7 @@ enum { SUMMED_BYTES = INDEX_PAGE_BYTES - INDEX_PAGE_RESERVED, HEADER_BYTES = 100
 struct file {
     sqlite3_file base;
     sqlite3_file *below;
+    bool sync_failed;
 };
 
 static sqlite3_vfs vfs, *parent;
@@ -65,6 +66,16 @@ static int file_write(sqlite3_file *f, const void *buf, int len, sqlite3_int64 a
 
 /* ------------------------------------------------------------------ passed on */
 
+static int wal_read(sqlite3_file *f, void *buf, int len, sqlite3_int64 at)
+{
+    return below(f)->pMethods->xRead(below(f), buf, len, at);
+}
+
+static int wal_write(sqlite3_file *f, const void *buf, int len, sqlite3_int64 at)
+{
+    return below(f)->pMethods->xWrite(below(f), buf, len, at);
+}
+
 static int file_close(sqlite3_file *f)
 {
     return below(f)->pMethods->xClose(below(f));
@@ -75,9 +86,16 @@ static int file_truncate(sqlite3_file *f, sqlite3_int64 size)
     return below(f)->pMethods->xTruncate(below(f), size);
 }
 
+/* The next one might say that all is well although it is not. */
 static int file_sync(sqlite3_file *f, int flags)
 {
-    return below(f)->pMethods->xSync(below(f), flags);
+    struct file *file = (struct file *)f;
+
+    if (file->sync_failed)
+        return SQLITE_IOERR_FSYNC;
+    int r = below(f)->pMethods->xSync(below(f), flags);
+    file->sync_failed = r != SQLITE_OK;
+    return r;
 }
 
 static int file_size(sqlite3_file *f, sqlite3_int64 *ret_size)
@@ -155,18 +173,34 @@ static const sqlite3_io_methods methods = {
     .xShmUnmap = file_shm_unmap,
 };
 
-/* Only the database itself is seen by us. */
+static const sqlite3_io_methods wal_methods = {
+    .iVersion = 1,
+    .xClose = file_close,
+    .xRead = wal_read,
+    .xWrite = wal_write,
+    .xTruncate = file_truncate,
+    .xSync = file_sync,
+    .xFileSize = file_size,
+    .xLock = file_lock,
+    .xUnlock = file_unlock,
+    .xCheckReservedLock = file_check_reserved,
+    .xFileControl = file_control,
+    .xSectorSize = file_sector,
+    .xDeviceCharacteristics = file_device,
+};
+
+/* Only the database itself and its -wal are seen by us. */
 static int vfs_open(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags, int *ret_flags)
 {
     struct file *file = (struct file *)f;
 
     (void)v;
-    if (!(flags & SQLITE_OPEN_MAIN_DB))
+    if (!(flags & (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_WAL)))
         return parent->xOpen(parent, name, f, flags, ret_flags);
     *file = (struct file){.below = (sqlite3_file *)(file + 1)};
     int r = parent->xOpen(parent, name, file->below, flags, ret_flags);
     if (r == SQLITE_OK)
-        f->pMethods = &methods;
+        f->pMethods = flags & SQLITE_OPEN_WAL ? &wal_methods : &methods;
     return r;
 }
 

@@ -1,7 +1,8 @@
 /*
  * SQLite believes what it reads. This VFS, on top of the default one, does not: every page of the
  * database file ends with a checksum of its bytes and its number, written and compared here; a page
- * that does not match is SQLITE_IOERR_DATA. (The -wal has checksums of SQLite's own.)
+ * that does not match is SQLITE_IOERR_DATA. (The -wal has checksums of SQLite's own.) And a sync
+ * that failed, of either, fails for ever: else what follows might be called durable, and not be.
  */
 #ifndef S3VOL_INDEX_PAGES_H
 #define S3VOL_INDEX_PAGES_H

@@ -61,7 +61,8 @@ static int mark_unsynced(struct volume *v)
     fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
     dir = open(v->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || dir < 0 || fsync(fd) < 0 || fsync(dir) < 0)
-        return msg_error(-EIO, "%s: %s", path, strerror(errno));
+        return msg_error(errno == ENOSPC || errno == EDQUOT ? -ENOSPC : -EIO, "%s: %s", path,
+                         strerror(errno));
     return 0;
 }
 
@@ -104,9 +105,9 @@ static bool only_here(struct volume *v, const struct index_cached *rows, size_t 
     return dirty || size_blocks > meta.pos.size_blocks;
 }
 
-/* By who records, and nobody else meanwhile. */
+/* By who records, and nobody else meanwhile. *ret_none: it failed, and no row was stored. */
 static int store_rows(struct volume *v, const struct index_cached *rows, size_t n,
-                      uint64_t size_blocks, bool only)
+                      uint64_t size_blocks, bool only, bool *ret_none)
 {
     int r = 0;
 
@@ -116,7 +117,12 @@ static int store_rows(struct volume *v, const struct index_cached *rows, size_t 
     }
     if (r == 0)
         r = sync_slots(v);
-    return r == 0 ? index_record(v->index, rows, n, size_blocks, only) : r;
+    *ret_none = r < 0;
+    if (r == 0) {
+        r = index_record(v->index, rows, n, size_blocks, only);
+        *ret_none = r == -ENOSPC || r == -ENOMEM; /* of a sync that failed nobody knows */
+    }
+    return r;
 }
 
 /* Does the chunk's row say dirty, or may it soon? Lock held. */
@@ -132,12 +138,15 @@ static int record_now(struct volume *v)
     size_t n = v->nunrecorded;
     struct index_cached *rows = calloc(n + 1, sizeof *rows);
     struct chunk **chunks = calloc(n + 1, sizeof *chunks);
+    scope_free bool *was = calloc(n + 1, sizeof *was); /* recorded_dirty */
+    bool none = false;
     uint64_t upto = v->changes, size_blocks = v->size_blocks;
-    int r = rows && chunks ? 0 : -ENOMEM;
+    int r = rows && chunks && was ? 0 : -ENOMEM;
 
     for (size_t i = 0; i < n && r == 0; i++) {
         struct chunk *c = chunks[i] = v->unrecorded[i];
         rows[i] = row_of(c);
+        was[i] = c->recorded_dirty;
         if (rows[i].dirty) /* from now on: its commit may come to its end while this is stored */
             note_row(v, c, true);
         c->unrecorded = 0;
@@ -146,7 +155,7 @@ static int record_now(struct volume *v)
     if (r == 0) {
         v->nunrecorded = 0;
         pthread_mutex_unlock(&v->chunks.lock);
-        r = store_rows(v, rows, n, size_blocks, false);
+        r = store_rows(v, rows, n, size_blocks, false, &none);
         pthread_mutex_lock(&v->chunks.lock);
         v->recorded = r == 0 ? upto : v->recorded;
         for (size_t i = 0; i < n; i++) {
@@ -157,9 +166,13 @@ static int record_now(struct volume *v)
                 c->unrecorded = 1;
                 v->unrecorded[v->nunrecorded++] = c;
             }
+            if (none)
+                note_row(v, c, was[i]);
             chunk_requeue(&v->chunks, c);
             chunk_unpin(&v->chunks, c);
         }
+        if (r < 0)
+            volume_forget_changes(v);
     }
     free(rows);
     free(chunks);
@@ -195,6 +208,7 @@ int volume_record_all(struct volume *v)
     struct chunks *t = &v->chunks;
     scope_free struct index_cached *rows = calloc(t->nchunks + 1, sizeof *rows);
     size_t n = 0;
+    bool none;
     int r;
 
     if (!rows)
@@ -213,6 +227,6 @@ int volume_record_all(struct volume *v)
                                               .sums = slot ? slots_sums(v->slots, c->slot) : NULL};
         }
     }
-    r = store_rows(v, rows, n, v->size_blocks, true);
+    r = store_rows(v, rows, n, v->size_blocks, true, &none);
     return r == 0 && !only_here(v, rows, n, v->size_blocks) ? volume_unmark_unsynced(v) : r;
 }

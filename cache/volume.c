@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
-enum { HOUSE_THREADS = 4 };
+enum { HOUSE_THREADS = 4, RECORD_TRIES = 5 };
 
 #define MIB (UINT64_C(1) << 20)
 #define GIB (UINT64_C(1) << 30)
@@ -319,6 +319,19 @@ uint64_t volume_allocated_bytes(struct volume *v)
     return v->chunks.allocated_blocks * BLOCK_BYTES;
 }
 
+/* As volume_record(), and on a full disk what is clean makes room. */
+static int record(struct volume *v)
+{
+    int r = volume_record(v);
+
+    for (unsigned full = 0; r == -ENOSPC && full < RECORD_TRIES; full++) {
+        r = volume_use_less(v, full);
+        if (r == 0)
+            r = volume_record(v);
+    }
+    return r;
+}
+
 int volume_drain(struct volume *v)
 {
     if (v->cfg.read_only)
@@ -326,7 +339,7 @@ int volume_drain(struct volume *v)
     int r = volume_wait_durable(v);
 
     /* its rows still call blocks dirty, and must not bring older bytes back after a power cut */
-    return r == 0 && v->cfg.sync == SYNC_CACHE ? volume_record(v) : r;
+    return r == 0 && v->cfg.sync == SYNC_CACHE ? record(v) : r;
 }
 
 int volume_flush(struct volume *v)
@@ -338,7 +351,7 @@ int volume_flush(struct volume *v)
     pthread_mutex_lock(&v->chunks.lock);
     int r = volume_check_state(v);
     pthread_mutex_unlock(&v->chunks.lock);
-    return r == 0 ? volume_record(v) : r;
+    return r == 0 ? record(v) : r;
 }
 
 static void get_space(struct volume *v, struct volume_status *st)

@@ -210,10 +210,11 @@ static bool is_called(const struct file *f, const char *name)
     return strcmp(strrchr(f->path, '/') + 1, name) == 0;
 }
 
-/* Only the slots': what the index notices, ends the attachment. */
 static bool sync_fault(const struct file *f)
 {
-    return disk.sync_fault_one_in && is_called(f, "slots") && sim_chance(1, disk.sync_fault_one_in);
+    return disk.sync_fault_one_in && !file_is_below(f->path, "/sim/tmp") &&
+           (is_called(f, "slots") || is_called(f, "index.db-wal")) &&
+           sim_chance(1, disk.sync_fault_one_in);
 }
 
 int file_sync(struct file *f, uint64_t upto)
