@@ -212,9 +212,10 @@ static bool is_called(const struct file *f, const char *name)
 
 static bool sync_fault(const struct file *f)
 {
+    bool wal = is_called(f, "index.db-wal"); /* there are more of its syncs */
+
     return disk.sync_fault_one_in && !file_is_below(f->path, "/sim/tmp") &&
-           (is_called(f, "slots") || is_called(f, "index.db-wal")) &&
-           sim_chance(1, disk.sync_fault_one_in);
+           (wal || is_called(f, "slots")) && sim_chance(1, disk.sync_fault_one_in * (wal ? 4 : 1));
 }
 
 int file_sync(struct file *f, uint64_t upto)
