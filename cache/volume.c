@@ -218,11 +218,24 @@ int volume_open(struct store *store, const struct volume_config *config, struct 
     return r == -EAGAIN ? open_once(store, config, ret) : r;
 }
 
+/* Records; on a full disk, what is clean makes room. */
+static int with_room(struct volume *v, int (*record)(struct volume *v))
+{
+    int r = record(v);
+
+    for (unsigned full = 0; r == -ENOSPC && full < RECORD_TRIES; full++) {
+        r = volume_use_less(v, full);
+        if (r == 0)
+            r = record(v);
+    }
+    return r;
+}
+
 /* The next mount believes what it finds. Nothing runs any more. */
 static int leave_clean(struct volume *v)
 {
     struct index_meta meta;
-    int r = volume_record_all(v);
+    int r = with_room(v, volume_record_all);
 
     index_get_meta(v->index, &meta);
     meta.clean = true;
@@ -319,19 +332,6 @@ uint64_t volume_allocated_bytes(struct volume *v)
     return v->chunks.allocated_blocks * BLOCK_BYTES;
 }
 
-/* As volume_record(), and on a full disk what is clean makes room. */
-static int record(struct volume *v)
-{
-    int r = volume_record(v);
-
-    for (unsigned full = 0; r == -ENOSPC && full < RECORD_TRIES; full++) {
-        r = volume_use_less(v, full);
-        if (r == 0)
-            r = volume_record(v);
-    }
-    return r;
-}
-
 int volume_drain(struct volume *v)
 {
     if (v->cfg.read_only)
@@ -339,7 +339,7 @@ int volume_drain(struct volume *v)
     int r = volume_wait_durable(v);
 
     /* its rows still call blocks dirty, and must not bring older bytes back after a power cut */
-    return r == 0 && v->cfg.sync == SYNC_CACHE ? record(v) : r;
+    return r == 0 && v->cfg.sync == SYNC_CACHE ? with_room(v, volume_record) : r;
 }
 
 int volume_flush(struct volume *v)
@@ -351,7 +351,7 @@ int volume_flush(struct volume *v)
     pthread_mutex_lock(&v->chunks.lock);
     int r = volume_check_state(v);
     pthread_mutex_unlock(&v->chunks.lock);
-    return r == 0 ? record(v) : r;
+    return r == 0 ? with_room(v, volume_record) : r;
 }
 
 static void get_space(struct volume *v, struct volume_status *st)
