@@ -6,6 +6,7 @@
 # ROUNDS=n: so many.
 . "$(dirname "$0")/lib/common.sh"
 
+need fio
 BLOCKS=2048
 start_s3d --latency 20 || exit
 URL=s3://$S3_BUCKET/vm1
