@@ -121,6 +121,16 @@ static void append_queue(struct chunks *t, struct chunk *c, enum queue queue)
     l->n++;
 }
 
+/* A slot without bytes takes disk space that used_blocks does not count. */
+static void give_empty_slot(struct chunks *t, struct chunk *c)
+{
+    if (c->slot == SLOT_NONE || c->valid & ~c->zero || c->queue == QUEUE_HELD || c->pins ||
+        c->ops || c->sealed)
+        return;
+    chunks_give_slot(t, c->slot);
+    c->slot = SLOT_NONE;
+}
+
 void chunk_requeue(struct chunks *t, struct chunk *c)
 {
     INVARIANT(c->number != NUMBER_DROPPED);
@@ -130,8 +140,10 @@ void chunk_requeue(struct chunks *t, struct chunk *c)
         return;
     unlink_queue(t, c);
     append_queue(t, c, held ? QUEUE_HELD : QUEUE_SMALL);
-    if (!held)
+    if (!held) {
+        give_empty_slot(t, c);
         chunks_changed(t);
+    }
 }
 
 struct chunk *chunks_add(struct chunks *t, uint64_t number, uint64_t mapped)
@@ -194,8 +206,10 @@ void chunk_set(struct chunks *t, struct chunk *c, uint64_t valid, uint64_t zero,
 void chunk_unpin(struct chunks *t, struct chunk *c)
 {
     INVARIANT(c->pins > 0);
-    if (--c->pins == 0)
+    if (--c->pins == 0) {
+        give_empty_slot(t, c);
         chunks_changed(t);
+    }
 }
 
 /* ------------------------------------------------------------------ ops */

@@ -324,6 +324,23 @@ static void test_read_times_out(void **state)
     assert_int_equal(detach(false), 0);
 }
 
+static void test_discards_give_disk_space_back(void **state)
+{
+    (void)state;
+    cfg.cache_bytes = 256 * MIB;
+    create_and_attach(64 * MIB);
+    put(0, 64 * MIB, 1);
+    assert_int_equal(volume_drain(volume), 0);
+    assert_true(slots_disk_bytes() >= 64 * MIB);
+    assert_int_equal(volume_discard(volume, 0, 64 * MIB), 0);
+    assert_int_equal(volume_drain(volume), 0);
+    await(slots_disk_bytes() <= 20 * MIB); /* TIDY_SLOTS are kept */
+    expect(0, 64 * MIB, 0);
+    put(32 * MIB, CHUNK, 2);
+    expect(32 * MIB, CHUNK, 2);
+    assert_int_equal(detach(false), 0);
+}
+
 /* ------------------------------------------------------------------ wrong bytes */
 
 static void test_damaged_frames_are_never_served(void **state)
@@ -483,6 +500,7 @@ int main(void)
         TEST(test_outage_is_a_pause),
         TEST(test_flush_times_out),
         TEST(test_read_times_out),
+        TEST(test_discards_give_disk_space_back),
         TEST(test_damaged_frames_are_never_served),
         TEST(test_a_missing_segment_is_an_error),
         TEST(test_no_slot_to_save_old_bytes_in),
