@@ -14,6 +14,7 @@ enum { SUMMED_BYTES = INDEX_PAGE_BYTES - INDEX_PAGE_RESERVED, HEADER_BYTES = 100
 struct file {
     sqlite3_file base;
     sqlite3_file *below;
+    bool wal; /* has no pages */
     bool sync_failed;
 };
 
@@ -44,7 +45,7 @@ static int file_read(sqlite3_file *f, void *buf, int len, sqlite3_int64 at)
 {
     int r = below(f)->pMethods->xRead(below(f), buf, len, at);
 
-    if (at + len <= HEADER_BYTES)
+    if (((struct file *)f)->wal || at + len <= HEADER_BYTES)
         return r; /* looked at before anything is known, and read again with its page */
     if (r == SQLITE_IOERR_SHORT_READ || !is_page(len, at))
         return SQLITE_IOERR_DATA; /* cut off; or the header tells of another size of pages */
@@ -57,6 +58,8 @@ static int file_write(sqlite3_file *f, const void *buf, int len, sqlite3_int64 a
 {
     uint8_t page[INDEX_PAGE_BYTES];
 
+    if (((struct file *)f)->wal)
+        return below(f)->pMethods->xWrite(below(f), buf, len, at);
     if (!is_page(len, at))
         return SQLITE_IOERR_DATA;
     memcpy(page, buf, SUMMED_BYTES);
@@ -65,16 +68,6 @@ static int file_write(sqlite3_file *f, const void *buf, int len, sqlite3_int64 a
 }
 
 /* ------------------------------------------------------------------ passed on */
-
-static int wal_read(sqlite3_file *f, void *buf, int len, sqlite3_int64 at)
-{
-    return below(f)->pMethods->xRead(below(f), buf, len, at);
-}
-
-static int wal_write(sqlite3_file *f, const void *buf, int len, sqlite3_int64 at)
-{
-    return below(f)->pMethods->xWrite(below(f), buf, len, at);
-}
 
 static int file_close(sqlite3_file *f)
 {
@@ -173,22 +166,6 @@ static const sqlite3_io_methods methods = {
     .xShmUnmap = file_shm_unmap,
 };
 
-static const sqlite3_io_methods wal_methods = {
-    .iVersion = 1,
-    .xClose = file_close,
-    .xRead = wal_read,
-    .xWrite = wal_write,
-    .xTruncate = file_truncate,
-    .xSync = file_sync,
-    .xFileSize = file_size,
-    .xLock = file_lock,
-    .xUnlock = file_unlock,
-    .xCheckReservedLock = file_check_reserved,
-    .xFileControl = file_control,
-    .xSectorSize = file_sector,
-    .xDeviceCharacteristics = file_device,
-};
-
 /* Only the database itself and its -wal are seen by us. */
 static int vfs_open(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags, int *ret_flags)
 {
@@ -197,10 +174,10 @@ static int vfs_open(sqlite3_vfs *v, const char *name, sqlite3_file *f, int flags
     (void)v;
     if (!(flags & (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_WAL)))
         return parent->xOpen(parent, name, f, flags, ret_flags);
-    *file = (struct file){.below = (sqlite3_file *)(file + 1)};
+    *file = (struct file){.below = (sqlite3_file *)(file + 1), .wal = flags & SQLITE_OPEN_WAL};
     int r = parent->xOpen(parent, name, file->below, flags, ret_flags);
     if (r == SQLITE_OK)
-        f->pMethods = flags & SQLITE_OPEN_WAL ? &wal_methods : &methods;
+        f->pMethods = &methods;
     return r;
 }
 
