@@ -42,7 +42,8 @@ SIMWRAP := pthread_create pthread_join pthread_mutex_init pthread_mutex_destroy 
     pthread_cond_init pthread_cond_destroy pthread_cond_wait pthread_cond_signal pthread_cond_broadcast \
     pthread_key_create pthread_setspecific pthread_getspecific getrandom getpid gethostname open64 close \
     pread64 pwrite64 fallocate64 ftruncate64 fdatasync fsync fstat64 stat64 unlink mkdir mkdtemp flock \
-    statvfs64 clock_system index_mask log_claim log_still_ours
+    statvfs64 clock_system index_mask log_claim log_still_ours \
+    volume_append_moves volume_wait_durable
 FUZZ    := $(patsubst %.c,$(B)/%,$(filter-out %/replay.c,$(wildcard tests/fuzz/*.c)))
 # What the tests run beside s3vol itself.
 TOOLS   := $(patsubst %.c,$(B)/%,$(wildcard tests/*.c))

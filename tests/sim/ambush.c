@@ -14,6 +14,14 @@ int __wrap_log_claim(struct log *log, struct log_position *pos, uint64_t missing
                      const uint8_t claim_nonce[UUID_BYTES], const char *who, int64_t patience_ms);
 int __real_log_still_ours(struct log *log, int64_t patience_ms);
 int __wrap_log_still_ours(struct log *log, int64_t patience_ms);
+int __real_volume_append_moves(struct volume *v, struct entry *entries, unsigned nentries,
+                               void *buf, size_t len);
+int __wrap_volume_append_moves(struct volume *v, struct entry *entries, unsigned nentries,
+                               void *buf, size_t len);
+int __real_volume_wait_durable(struct volume *v);
+int __wrap_volume_wait_durable(struct volume *v);
+
+enum { PATIENCE_US = 3000000, LOOK_US = 20000 };
 
 static struct {
     struct volume *armed;
@@ -21,7 +29,10 @@ static struct {
     uint64_t chunk;
     int64_t read_us, end_us; /* when these begin */
     int64_t outrun_until_us;
-} ambush;
+    struct volume *mover; /* its moves wait for a flush */
+    int64_t meet_us;      /* both go on */
+    int met;              /* the machine of one that met */
+} ambush = {.met = -1};
 
 void ambush_arm(struct volume *v)
 {
@@ -81,6 +92,43 @@ int __wrap_log_still_ours(struct log *log, int64_t patience_ms)
     if (r == 0 && sim_chance(1, 4))
         sched_sleep_us((int64_t)sim_below(60000000));
     return r;
+}
+
+int __wrap_volume_append_moves(struct volume *v, struct entry *entries, unsigned nentries,
+                               void *buf, size_t len)
+{
+    int64_t until = sched_now_us() + PATIENCE_US;
+
+    if (sim_chance(1, 2)) {
+        ambush.mover = v;
+        while (ambush.mover == v && sched_now_us() < until)
+            sched_sleep_us(LOOK_US);
+        if (ambush.mover == v)
+            ambush.mover = NULL;
+        else
+            sched_sleep_us(ambush.meet_us - sched_now_us());
+    }
+    return __real_volume_append_moves(v, entries, nentries, buf, len);
+}
+
+int __wrap_volume_wait_durable(struct volume *v)
+{
+    if (ambush.mover == v) {
+        ambush.mover = NULL;
+        ambush.met = sched_machine();
+        ambush.meet_us = sched_now_us() + LOOK_US;
+        sched_sleep_us(LOOK_US);
+    }
+    return __real_volume_wait_durable(v);
+}
+
+bool ambush_met(void)
+{
+    bool met = ambush.met == sched_machine();
+
+    if (met)
+        ambush.met = -1;
+    return met;
 }
 
 enum ambush ambush_now(uint64_t *ret_offset)

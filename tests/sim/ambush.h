@@ -7,6 +7,9 @@
  * So it is with a sweep: that the log is ours is old news when it comes to deleting. It is held up
  * in between, so that others may attach, and store a checkpoint.
  *
+ * Moves and a flush seldom come at once: some moves are held up until one comes, and both go
+ * on at the same instant.
+ *
  * Rare is also a writer that is quicker than every claim: here claims are held back for some time,
  * as if a segment had been there.
  */
@@ -23,5 +26,9 @@ void ambush_disarm(void);
 
 /* What should be done now on this machine, to the chunk at this offset in bytes. */
 enum ambush ambush_now(uint64_t *ret_offset);
+
+/* A flush of this machine met moves, since the last call: what it promised should be put to the
+ * test. */
+bool ambush_met(void);
 
 #endif

@@ -171,6 +171,8 @@ static int test_promise(struct client *c, bool drain)
 
     if (l->last)
         return 0;
+    if (ambush_met() && sim_chance(1, 2))
+        life_end(l, DEATH_ANY);
     if (sim_chance(1, drain || run.disk_faults ? 10 : 40))
         l->syncs_left = 1 + (unsigned)sim_below(3);
     if (run.disk_faults && sim_chance(1, l->flush_failed ? 2 : 8))
