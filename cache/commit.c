@@ -455,10 +455,7 @@ static void let_go(struct volume *v, struct commit *commit)
         struct chunk *c = commit->chunks[i].chunk;
         if (--c->commits == 0)
             c->unindexed = 0;
-        if (c->recorded_dirty) { /* its row says dirty: not before that is corrected */
-            volume_note_change(v, c);
-            v->record_wanted = true;
-        }
+        volume_correct_row(v, c); /* not before that */
         chunk_requeue(&v->chunks, c);
     }
     volume_forget_changes(v);

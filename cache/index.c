@@ -367,6 +367,8 @@ int index_record(struct index *ix, const struct index_cached *rows, size_t nrows
 {
     scope_lock(&ix->write_lock);
     struct index_meta m = ix->meta;
+    if (nrows == 0 && !only && size_blocks == m.local_blocks)
+        return 0;
     int r = index_step(ix, ix->q.begin);
 
     if (r == 0 && only)

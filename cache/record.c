@@ -11,15 +11,27 @@
 #include <fcntl.h>
 #include <string.h>
 
+enum { PADDED_MAX = 1024 }; /* chunks, 256 MiB */
+
 void volume_note_change(struct volume *v, struct chunk *c)
 {
     v->changes++;
-    if (c->unrecorded || (v->cfg.sync != SYNC_CACHE && !c->recorded_dirty))
+    if (c->unrecorded || c->row_covers || (v->cfg.sync != SYNC_CACHE && !c->recorded_dirty))
         return;
     INVARIANT(v->nunrecorded < v->unrecorded_room);
     c->unrecorded = 1;
     v->unrecorded[v->nunrecorded++] = c;
     chunk_requeue(&v->chunks, c);
+}
+
+void volume_correct_row(struct volume *v, struct chunk *c)
+{
+    if (!c->recorded_dirty)
+        return;
+    c->row_covers = 0;
+    volume_note_change(v, c);
+    v->record_wanted = true;
+    pthread_cond_broadcast(&v->commit_moved);
 }
 
 void volume_forget_changes(struct volume *v)
@@ -38,11 +50,14 @@ void volume_forget_changes(struct volume *v)
     v->nunrecorded = kept;
 }
 
-/* Only the blocks that the bucket may not have are vouched for. Lock held. */
-static struct index_cached row_of(const struct chunk *c)
+/* Only the blocks that the bucket may not have are vouched for; `pad`: of a chunk that has some,
+ * all that the slot has, too. Lock held. */
+static struct index_cached row_of(const struct chunk *c, bool pad)
 {
     uint64_t ours = c->dirty | c->unindexed;
 
+    if (ours && pad)
+        ours |= c->valid & ~c->zero;
     return (struct index_cached){.chunk = c->number,
                                  .valid = ours,
                                  .zero = c->zero & ours,
@@ -132,6 +147,16 @@ static void note_row(struct volume *v, struct chunk *c, bool dirty)
     c->recorded_dirty = dirty;
 }
 
+/* Who writes to a block again that its row calls dirty needs no new row for the next flush, which
+ * is then the sync of the slots alone. So a row calls dirty all that the slot has, if the chunk has
+ * something dirty; after a crash these blocks are uploaded, as they are, without need: at most
+ * PADDED_MAX chunks, and half of what may be dirty. Lock held. */
+static bool may_pad(const struct volume *v)
+{
+    return v->cfg.sync == SYNC_CACHE &&
+           v->nrecorded_dirty < MIN((uint64_t)PADDED_MAX, v->cfg.dirty_bytes / CHUNK_BYTES / 2);
+}
+
 /* Lock held, released meanwhile. */
 static int record_now(struct volume *v)
 {
@@ -145,8 +170,10 @@ static int record_now(struct volume *v)
 
     for (size_t i = 0; i < n && r == 0; i++) {
         struct chunk *c = chunks[i] = v->unrecorded[i];
-        rows[i] = row_of(c);
+        bool pad = may_pad(v);
+        rows[i] = row_of(c, pad);
         was[i] = c->recorded_dirty;
+        c->row_covers = pad && rows[i].dirty;
         if (rows[i].dirty) /* from now on: its commit may come to its end while this is stored */
             note_row(v, c, true);
         c->unrecorded = 0;
@@ -162,9 +189,11 @@ static int record_now(struct volume *v)
             struct chunk *c = chunks[i];
             if (r == 0) {
                 note_row(v, c, rows[i].dirty != 0);
-            } else if (!c->unrecorded) { /* as it was: the next flush tries again */
+            } else {
+                c->row_covers = 0;
+                if (!c->unrecorded) /* as it was: the next flush tries again */
+                    v->unrecorded[v->nunrecorded++] = c;
                 c->unrecorded = 1;
-                v->unrecorded[v->nunrecorded++] = c;
             }
             if (none)
                 note_row(v, c, was[i]);

@@ -259,6 +259,8 @@ int volume_switch_map(struct volume *v, struct index_view *old, const struct log
 /* --- record.c --- */
 /* A write happened; lock held. */
 void volume_note_change(struct volume *v, struct chunk *c);
+/* Its row may call blocks dirty that are not any more; lock held. */
+void volume_correct_row(struct volume *v, struct chunk *c);
 /* Chunks that are clean by now, and of which the index has no row, need no record. Lock held. */
 void volume_forget_changes(struct volume *v);
 /* The index knows of everything written before, and its bytes are on the disk. */

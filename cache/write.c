@@ -406,6 +406,8 @@ static void mark_torn(struct volume *v, const struct piece *p)
     mark(v, c, c->valid & ~(torn & ~c->unindexed), c->zero, torn & c->unindexed);
     if (p->mask & c->dirty)
         volume_note_change(v, c); /* what is read there from now on, the next flush promises */
+    if (torn)
+        volume_correct_row(v, c);
 }
 
 /* As volume_damaged() says of the pieces. Lock held. */

@@ -445,6 +445,68 @@ static void test_killed_with_damaged_blocks(void **state)
     assert_int_equal(detach(true), 0);
 }
 
+static off_t wal_bytes(void)
+{
+    char path[512];
+    struct stat st;
+
+    path_in(path, cache_dir, "index.db-wal");
+    assert_int_equal(stat(path, &st), 0);
+    return st.st_size;
+}
+
+static bool flush_stores_rows(void)
+{
+    off_t before = wal_bytes();
+
+    assert_int_equal(volume_flush(volume), 0);
+    return wal_bytes() != before;
+}
+
+/* A row calls dirty all that the slot has, if it may: to write there again takes no new one. */
+static void test_killed_with_rows_that_cover_more(void **state)
+{
+    (void)state;
+    cfg.sync = SYNC_CACHE;
+    begin_clean();
+    assert_int_equal(volume_drain(volume), 0);
+    assert_int_equal(volume_discard(volume, 20 * BLOCK, BLOCK), 0);
+    put(4 * BLOCK, BLOCK, 2);
+    assert_true(flush_stores_rows());
+    put(4 * BLOCK, 4 * BLOCK, 3);
+    assert_false(flush_stores_rows());
+    put(4 * BLOCK + 512, 1024, 4);
+    put(8 * BLOCK, BLOCK, 5);
+    assert_false(flush_stores_rows());
+    put(20 * BLOCK, BLOCK, 6);
+    assert_true(flush_stores_rows());
+    assert_int_equal(volume_discard(volume, 30 * BLOCK, BLOCK), 0);
+    assert_true(flush_stores_rows());
+    put(CHUNK, BLOCK, 7);
+    assert_true(flush_stores_rows());
+    kill_daemon();
+    attach();
+    expect(0, 4 * BLOCK, 1);
+    expect(4 * BLOCK, 512, 3);
+    expect(4 * BLOCK + 512, 1024, 4);
+    expect(5 * BLOCK, 3 * BLOCK, 3);
+    expect(8 * BLOCK, BLOCK, 5);
+    expect(9 * BLOCK, 11 * BLOCK, 1);
+    expect(20 * BLOCK, BLOCK, 6);
+    expect(30 * BLOCK, BLOCK, 0);
+    expect(31 * BLOCK, 33 * BLOCK, 1);
+    expect(CHUNK, BLOCK, 7);
+    assert_int_equal(status().dirty_bytes, 65 * BLOCK); /* 63, zeros as one, and the last */
+    assert_int_equal(detach(false), 0);
+    cfg.dirty_bytes = CHUNK; /* that much more must not become dirty by a crash */
+    attach();
+    put(4 * BLOCK, BLOCK, 8);
+    assert_true(flush_stores_rows());
+    put(5 * BLOCK, BLOCK, 8);
+    assert_true(flush_stores_rows());
+    assert_int_equal(detach(false), 0);
+}
+
 /* ------------------------------------------------------------------ index.db */
 
 /* With the checksums of its pages: a row that was written so. */
@@ -502,6 +564,7 @@ int main(void)
         TEST(test_bytes_on_their_way),
         TEST(test_killed_with_newer_blocks),
         TEST(test_killed_with_damaged_blocks),
+        TEST(test_killed_with_rows_that_cover_more),
         TEST(test_dirty_blocks_beyond_the_end),
     };
 
