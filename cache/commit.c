@@ -23,12 +23,15 @@ static bool may_seal(const struct volume *v)
     return !v->packing && v->ncommits < COMMITS_MAX && v->state == VOLUME_OK && has_dirt(v);
 }
 
+bool volume_dirty_enough(const struct volume *v)
+{
+    return v->chunks.dirty_cost * BLOCK_BYTES >=
+           MIN((uint64_t)WRITEBACK_BYTES, v->cfg.dirty_bytes / 4);
+}
+
 static bool should_seal(const struct volume *v)
 {
-    uint64_t enough = MIN((uint64_t)WRITEBACK_BYTES, v->cfg.dirty_bytes / 4);
-
-    return may_seal(v) && (v->wanted > v->sealed || v->pressed > 0 ||
-                           v->chunks.dirty_cost * BLOCK_BYTES >= enough ||
+    return may_seal(v) && (v->wanted > v->sealed || v->pressed > 0 || volume_dirty_enough(v) ||
                            v->clock->now_ms() >= v->dirty_since_ms + v->cfg.writeback_ms);
 }
 

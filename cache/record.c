@@ -26,7 +26,7 @@ void volume_note_change(struct volume *v, struct chunk *c)
 
 void volume_correct_row(struct volume *v, struct chunk *c)
 {
-    if (!c->recorded_dirty)
+    if (!c->recorded_dirty || v->cfg.read_only)
         return;
     c->row_covers = 0;
     volume_note_change(v, c);

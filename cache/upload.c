@@ -136,11 +136,23 @@ void volume_stored(struct volume *v, struct commit *c)
     advance(v);
 }
 
-static void upload(struct packer *p, struct commit *c, unsigned number)
+/* There is one uploader more than uploads, which packs meanwhile. They begin in order, or the
+ * window of the log would be waited for by all uploads, and an upload by who could move it. Lock
+ * held. */
+static void begin_upload(struct volume *v, uint64_t turn)
+{
+    while (v->uploads_begun != turn || v->uploads_in_flight == v->cfg.uploads)
+        pthread_cond_wait(&v->upload_moved, &v->chunks.lock);
+    v->uploads_begun++;
+    v->uploads_in_flight++;
+    pthread_cond_broadcast(&v->upload_moved);
+}
+
+static void upload(struct packer *p, struct commit *c, unsigned number, uint64_t turn)
 {
     const struct segment *seg = &c->segments[number];
     struct volume *v = p->v;
-    size_t len;
+    size_t len = 0;
     int r = pack(p, c, number, &len);
 
     pthread_mutex_lock(&v->chunks.lock);
@@ -148,13 +160,14 @@ static void upload(struct packer *p, struct commit *c, unsigned number)
         volume_fail(v, r == -EBADMSG ? VOLUME_DAMAGED : VOLUME_FAILED);
     else if (++c->packed == c->nsegments)
         end_packing(v, c);
-    v->uploads_in_flight++;
+    begin_upload(v, turn);
     pthread_mutex_unlock(&v->chunks.lock);
     if (r == 0)
         r = log_append(v->log, c->first_seq + number, c->first_seq, c->first_seq + c->nsegments - 1,
                        c->size_blocks, &c->entries[seg->first_entry], seg->nentries, p->buf, len);
     scope_lock(&v->chunks.lock);
     v->uploads_in_flight--;
+    pthread_cond_broadcast(&v->upload_moved);
     if (r == 0) {
         volume_stored(v, c);
     } else if (r == -ESTALE) {
@@ -163,7 +176,7 @@ static void upload(struct packer *p, struct commit *c, unsigned number)
 }
 
 /* The next segment of the commit being packed; NULL: stop. */
-static struct commit *next_segment(struct volume *v, unsigned *ret_number)
+static struct commit *next_segment(struct volume *v, unsigned *ret_number, uint64_t *ret_turn)
 {
     scope_lock(&v->chunks.lock);
     while (!v->stopping && (!v->packing || v->packing->taken == v->packing->nsegments))
@@ -171,6 +184,7 @@ static struct commit *next_segment(struct volume *v, unsigned *ret_number)
     if (v->stopping)
         return NULL;
     *ret_number = v->packing->taken++;
+    *ret_turn = v->segments_taken++;
     return v->packing;
 }
 
@@ -179,6 +193,7 @@ void *volume_uploader(void *arg)
     struct packer p = {.v = arg};
     struct commit *c;
     unsigned number;
+    uint64_t turn;
 
     p.buf = aligned_alloc(BLOCK_BYTES, ROUND_UP(BUF_BYTES, BLOCK_BYTES));
     p.chunk = aligned_alloc(BLOCK_BYTES, CHUNK_BYTES);
@@ -189,8 +204,8 @@ void *volume_uploader(void *arg)
     } else {
         memset(p.buf, 0, BUF_BYTES); /* now, and not when memory is short */
         memset(p.chunk, 0, CHUNK_BYTES);
-        while ((c = next_segment(p.v, &number)) != NULL)
-            upload(&p, c, number);
+        while ((c = next_segment(p.v, &number, &turn)) != NULL)
+            upload(&p, c, number, turn);
     }
     framer_free(p.framer);
     free(p.buf);

@@ -88,7 +88,7 @@ static int start_writers(struct volume *v)
 {
     int r = 0;
 
-    for (unsigned i = 0; i < v->cfg.uploads && r == 0; i++)
+    for (unsigned i = 0; i < v->cfg.uploads + 1 && r == 0; i++)
         r = start_thread(v, volume_uploader);
     if (r == 0)
         r = start_thread(v, volume_checkpointer);
@@ -105,7 +105,7 @@ static int start_threads(struct volume *v)
 {
     int r = 0;
 
-    v->threads = calloc(HOUSE_THREADS + v->cfg.uploads + v->cfg.downloads, sizeof *v->threads);
+    v->threads = calloc(HOUSE_THREADS + v->cfg.uploads + 1 + v->cfg.downloads, sizeof *v->threads);
     if (!v->threads)
         return -ENOMEM;
     for (unsigned i = 0; i < v->cfg.downloads && r == 0; i++)
@@ -166,6 +166,7 @@ static void free_volume(struct volume *v)
     chunks_destroy(&v->chunks);
     pthread_cond_destroy(&v->commit_moved);
     pthread_cond_destroy(&v->pack_wanted);
+    pthread_cond_destroy(&v->upload_moved);
     pthread_cond_destroy(&v->fetch_wanted);
     if (v->lock_fd >= 0)
         close(v->lock_fd); /* and with it the lock on the directory */
@@ -199,6 +200,7 @@ static int open_once(struct store *store, const struct volume_config *config, st
     v->lock_fd = -1;
     clock_cond_init(&v->commit_moved);
     clock_cond_init(&v->pack_wanted);
+    clock_cond_init(&v->upload_moved);
     clock_cond_init(&v->fetch_wanted);
     r = open_all(v);
     if (r < 0) {

@@ -94,6 +94,9 @@ struct volume {
     /* commits, oldest first: stored ones at the front, then at most one that is being packed */
     pthread_cond_t commit_moved; /* any of these moved, or `stopping` or `state` */
     pthread_cond_t pack_wanted;  /* for the uploaders: `packing` */
+    pthread_cond_t upload_moved; /* and: these two */
+    uint64_t segments_taken, uploads_begun;
+    unsigned uploads_in_flight;
     struct commit *oldest, *newest, *packing;
     unsigned ncommits;
     uint64_t sealed, durable, indexed; /* numbers of commits */
@@ -104,7 +107,6 @@ struct volume {
     unsigned pressed;                  /* writers and readers that wait for room */
     int64_t dirty_since_ms;            /* the oldest dirt's time; meaningless if there is none */
     uint64_t uploading_cost;
-    unsigned uploads_in_flight;
     int64_t last_commit_ms;    /* 0: none */
     uint64_t index_generation; /* counts index_apply() */
 
@@ -212,6 +214,8 @@ void volume_free_commit(struct commit *commit);
 int volume_wait_durable(struct volume *v);
 /* The number of the last commit that holds everything written before, wanted soon. Lock held. */
 uint64_t volume_want_commit(struct volume *v);
+/* So much is dirty that a commit is sealed. Lock held. */
+bool volume_dirty_enough(const struct volume *v);
 /* Before `mask` of the chunk's slot is overwritten: leaves a commit that needs the old bytes a
  * copy. -EBUSY: no slot for it now, and waiting with the blocks held could be for ever. The caller
  * holds a write op on them. No lock. */

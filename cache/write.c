@@ -357,11 +357,13 @@ static int write_pieces(struct unit *u, unsigned *ret_done, struct piece **ret_t
 /* `news` are dirty from now on. Lock held. */
 static void mark(struct volume *v, struct chunk *c, uint64_t valid, uint64_t zero, uint64_t news)
 {
-    if (news && !v->chunks.dirty_cost && !v->size_changed) {
+    bool enough = volume_dirty_enough(v), first = !v->chunks.dirty_cost && !v->size_changed;
+
+    if (news && first)
         v->dirty_since_ms = v->clock->now_ms();
-        pthread_cond_broadcast(&v->commit_moved); /* the committer sets its alarm */
-    }
     chunk_set(&v->chunks, c, valid, zero, c->dirty | news);
+    if ((news && first) || (!enough && volume_dirty_enough(v)))
+        pthread_cond_broadcast(&v->commit_moved); /* the committer sets its alarm, or seals */
     if (news)
         volume_note_change(v, c);
 }

@@ -274,14 +274,27 @@ static void check_quiet(struct life *l)
         sim_fail("%" PRIu64 " requests in ten idle hours", bucket_requests() - before);
 }
 
+/* As the daemon does at a second signal. */
+void life_stop(struct life *l)
+{
+    l->stopping = true;
+    if (l->closing)
+        store_stop(l->store);
+    else
+        volume_stop(l->volume);
+    l->stopping = false;
+}
+
 static void close_it(struct life *l)
 {
     size_t completed[CLIENTS_MAX];
 
+    l->closing = true;
+    while (l->stopping)
+        sched_sleep_us(1000);
     if (l->era)
         era_completed(l->era, completed);
     l->doing = "closing";
-    l->closing = true;
     if (sim_chance(1, 3))
         l->syncs_left = 1 + (unsigned)sim_below(sim_chance(1, 2) ? 4 : 20);
     l->closed = volume_close(l->volume, l->keep_local);
@@ -289,6 +302,8 @@ static void close_it(struct life *l)
             strerror(-l->closed));
     if (l->closed == 0 && l->era)
         era_flushed(l->era, completed, !l->keep_local);
+    while (l->stopping)
+        sched_sleep_us(1000);
     store_free(l->store);
 }
 

@@ -43,7 +43,8 @@ struct life {
     struct era *era;
     bool verified, closing, over;
     int opened, closed; /* what open and close said; 1: not yet */
-    bool interrupted;   /* volume_stop() was called */
+    bool interrupted;   /* it is to give saving up */
+    bool stopping;      /* and is being told so: what is used for that is not freed meanwhile */
     bool flush_failed;
     const char *doing;
     unsigned syncs_left; /* to go, until it stops amid one, to be killed; 0: it does not */
@@ -70,6 +71,9 @@ struct sim_volume {
 };
 extern struct sim_volume sim_volumes[VOLUMES];
 int sim_number(const struct sim_volume *v);
+
+/* Tells it to give saving up. */
+void life_stop(struct life *l);
 
 struct life *life_start(struct host *host, const struct volume_config *config, unsigned operations,
                         bool keep_local);

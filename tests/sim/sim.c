@@ -184,7 +184,7 @@ static void befall(struct host *h)
         if (l->verified && !l->interrupted && sim_chance(1, 2) && l->closed == 1) {
             run_say("host %d: gives saving up", h->number);
             l->interrupted = l->keep_local = true;
-            volume_stop(l->volume);
+            life_stop(l);
         }
         break;
     default:

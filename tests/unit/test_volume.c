@@ -480,15 +480,19 @@ static int flush(void)
 /* What is written while a commit waits for its packer is not in it. */
 static void test_a_commit_is_an_instant(void **state)
 {
-    struct caller first, second;
+    struct caller first, packed, second;
 
     (void)state;
     cfg.uploads = 1;
+    cfg.dirty_bytes = cfg.cache_bytes;
     create_and_attach(64 * MIB);
     mem_retry(&mem, script_hang, "P");
     put(32 * MIB, 4096, 9);
     call(&first, flush);
-    mem_await_hanging(&mem, 1); /* the one uploader */
+    mem_await_hanging(&mem, 1);
+    put(33 * MIB, 4096, 9);
+    call(&packed, flush);
+    await(status().uploading_bytes == 2 * 4096); /* no packer is free any more */
     for (uint64_t i = 0; i < 8; i++)
         put(i * CHUNK, CHUNK, 1);
     assert_int_equal(volume_discard(volume, 32 * MIB, 4096), 0);
@@ -502,11 +506,12 @@ static void test_a_commit_is_an_instant(void **state)
     }
     mem_retry(&mem, NULL, NULL);
     assert_int_equal(called(&first), 0);
+    assert_int_equal(called(&packed), 0);
     assert_int_equal(called(&second), 0);
     expect(8192, 4096, 3);
     expect(8192 + 4096, 8192, 2);
     expect(40960, 8192, 0);
-    assert_int_equal(status().commits, 2);
+    assert_int_equal(status().commits, 3);
     mem_retry(&mem, script_fail_verbs, "P"); /* the machine is lost with what is dirty */
     store_stop(store);
     detach(true);

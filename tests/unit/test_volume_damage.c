@@ -308,16 +308,16 @@ static int flush(void)
     return volume_flush(volume);
 }
 
-/* A commit of pattern 3, more than a segment, of which only the first is packed: the only uploader
- * hangs with it. */
+/* A commit of pattern 3, three segments, of which the last is not packed: the first one hangs, and
+ * who packed the second waits for it. */
 static void half_packed(struct caller *flusher)
 {
     cfg.uploads = 1;
     cfg.compress = false;
-    cfg.cache_bytes = 64 * MIB;
+    cfg.cache_bytes = cfg.dirty_bytes = 128 * MIB; /* no commit is sealed before the flush */
     create_and_attach(64 * MIB);
     put_clean(MIB); /* that is older */
-    put(0, 10 * MIB, 3);
+    put(0, 20 * MIB, 3);
     mem_retry(&mem, script_hang, "P");
     call(flusher, flush);
     mem_await_hanging(&mem, 1);
@@ -330,7 +330,7 @@ static void expect_nothing_was_stored(void)
     attach();
     expect(0, MIB, 0);
     expect(MIB, CHUNK, 1);
-    expect(2 * MIB, 8 * MIB, 0);
+    expect(2 * MIB, 18 * MIB, 0);
     assert_int_equal(detach(false), 0);
 }
 
@@ -340,10 +340,10 @@ static void test_old_bytes_that_a_commit_needs(void **state)
 
     (void)state;
     half_packed(&flusher);
-    flip_one(9 * MIB, 3);
-    assert_int_equal(check_pattern(9 * MIB, BLOCK, 3, true), -EIO);
+    flip_one(17 * MIB, 3);
+    assert_int_equal(check_pattern(17 * MIB, BLOCK, 3, true), -EIO);
     assert_int_equal(status().state, VOLUME_OK);
-    assert_int_equal(write_pattern(9 * MIB, BLOCK, 2, true), -EIO); /* cannot save them */
+    assert_int_equal(write_pattern(17 * MIB, BLOCK, 2, true), -EIO); /* cannot save them */
     assert_int_equal(status().state, VOLUME_DAMAGED);
     mem_retry(&mem, NULL, NULL);
     assert_int_equal(called(&flusher), -EIO);
@@ -356,13 +356,13 @@ static void test_saved_bytes(void **state)
 
     (void)state;
     half_packed(&flusher);
-    put(9 * MIB, BLOCK, 2);
-    flip_one(9 * MIB, 3); /* the copy */
-    expect(9 * MIB, BLOCK, 2);
+    put(17 * MIB, BLOCK, 2);
+    flip_one(17 * MIB, 3); /* the copy */
+    expect(17 * MIB, BLOCK, 2);
     mem_retry(&mem, NULL, NULL);
     assert_int_equal(called(&flusher), -EIO);
     assert_int_equal(status().state, VOLUME_DAMAGED);
-    expect(9 * MIB, BLOCK, 2);
+    expect(17 * MIB, BLOCK, 2);
     expect_nothing_was_stored();
 }
 
@@ -380,7 +380,7 @@ static void test_bytes_on_their_way(void **state)
     assert_int_equal(called(&flusher), 0);
     await(check_pattern(MIB, BLOCK, 3, true) == 0);
     assert_int_equal(status().state, VOLUME_OK);
-    expect(0, 10 * MIB, 3);
+    expect(0, 20 * MIB, 3);
     assert_int_equal(detach(false), 0);
 }
 

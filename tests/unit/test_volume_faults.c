@@ -382,6 +382,21 @@ static void test_a_missing_segment_is_an_error(void **state)
     assert_int_equal(detach(false), 0);
 }
 
+/* ------------------------------------------------------------------ much to upload */
+
+/* Though nobody flushes, nor waits, and the oldest of it is young. */
+static void test_much_dirt_is_uploaded_at_once(void **state)
+{
+    (void)state;
+    create_and_attach(64 * MIB);
+    put(0, MIB, 1);
+    assert_int_equal(status().commits, 0);
+    put(MIB, MIB, 1); /* a quarter of --dirty-limit */
+    await(status().commits == 1);
+    await(status().dirty_bytes == 0);
+    assert_int_equal(detach(false), 0);
+}
+
 /* ------------------------------------------------------------------ short of slots */
 
 enum { SLOTS = 1024, REWRITERS = 4 };
@@ -397,7 +412,7 @@ static int rewrite(void)
  * is packed. */
 static void test_no_slot_to_save_old_bytes_in(void **state)
 {
-    struct caller flusher, writers[REWRITERS];
+    struct caller flusher, packed, second, writers[REWRITERS];
 
     (void)state;
     cfg.cache_bytes = 64 * MIB; /* has so many slots */
@@ -406,10 +421,12 @@ static void test_no_slot_to_save_old_bytes_in(void **state)
     mem_retry(&mem, script_hang, "P");
     put(0, 4096, 1);
     call(&flusher, flush);
-    mem_await_hanging(&mem, 1); /* the one uploader */
-    for (uint64_t i = 1; i < SLOTS; i++)
+    mem_await_hanging(&mem, 1);
+    put(CHUNK, 4096, 1);
+    call(&packed, flush);
+    await(status().uploading_bytes == 2 * 4096); /* no packer is free any more */
+    for (uint64_t i = 2; i < SLOTS; i++)
         put(i * CHUNK, 4096, 1);
-    struct caller second;
     call(&second, flush);
     await(status().uploading_bytes == SLOTS * 4096);
     for (int i = 0; i < REWRITERS; i++)
@@ -419,6 +436,7 @@ static void test_no_slot_to_save_old_bytes_in(void **state)
     for (int i = 0; i < REWRITERS; i++)
         assert_int_equal(called(&writers[i]), 0);
     assert_int_equal(called(&flusher), 0);
+    assert_int_equal(called(&packed), 0);
     assert_int_equal(called(&second), 0);
     assert_int_equal(detach(false), 0);
     lose_cache();
@@ -503,6 +521,7 @@ int main(void)
         TEST(test_discards_give_disk_space_back),
         TEST(test_damaged_frames_are_never_served),
         TEST(test_a_missing_segment_is_an_error),
+        TEST(test_much_dirt_is_uploaded_at_once),
         TEST(test_no_slot_to_save_old_bytes_in),
         TEST(test_more_dirty_chunks_than_slots),
         TEST(test_dirty_limit_of_many),
