@@ -173,8 +173,15 @@ static int claim_ahead(struct volume *v, const struct catchup *c, uint64_t *ahea
 static int try_to_take_over(struct volume *v, struct catchup *c, uint64_t *ahead)
 {
     uint64_t again = 0;
-    int r = catchup(v->log, v->index, c->ours_only, ATTACH_PATIENCE_MS, c);
+    /* a sync for each commit that is read would take longer than all the rest, for nothing: what a
+     * power cut takes away of it, the next mount reads again */
+    int r = index_sync_later(v->index, true), end;
 
+    if (r < 0)
+        return r;
+    r = catchup(v->log, v->index, c->ours_only, ATTACH_PATIENCE_MS, c);
+    end = index_sync_later(v->index, false);
+    r = r < 0 ? r : end;
     if (r == 0 && (r = claim(v, c)) == -EAGAIN)
         r = claim_ahead(v, c, ahead);
     if (r < 0)

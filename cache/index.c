@@ -231,6 +231,12 @@ int index_make_temporary(struct index *ix)
     return index_exec(ix, "PRAGMA synchronous = OFF");
 }
 
+int index_sync_later(struct index *ix, bool later)
+{
+    scope_lock(&ix->write_lock);
+    return index_exec(ix, later ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL");
+}
+
 void index_close(struct index *ix)
 {
     if (!ix)

@@ -38,6 +38,9 @@ void index_close(struct index *ix);
 bool index_damaged(const struct index *ix);
 /* Nothing in it needs to outlive this process: changes are not synced. */
 int index_make_temporary(struct index *ix);
+/* Changes are synced when others are that are made after `later` is false again: until then a power
+ * cut may take the newest away. */
+int index_sync_later(struct index *ix, bool later);
 
 void index_get_meta(struct index *ix, struct index_meta *ret_meta);
 /* Whether the newest claim there is of whoever has this index. Pure. */
