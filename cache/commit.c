@@ -23,10 +23,13 @@ static bool may_seal(const struct volume *v)
     return !v->packing && v->ncommits < COMMITS_MAX && v->state == VOLUME_OK && has_dirt(v);
 }
 
+/* Who wants dirt to wait longer than by default wants more of it to gather, too. */
 bool volume_dirty_enough(const struct volume *v)
 {
+    uint64_t delays = MAX((uint64_t)v->cfg.writeback_ms / WRITEBACK_MS, UINT64_C(1));
+
     return v->chunks.dirty_cost * BLOCK_BYTES >=
-           MIN((uint64_t)WRITEBACK_BYTES, v->cfg.dirty_bytes / 4);
+           MIN(delays * WRITEBACK_BYTES, v->cfg.dirty_bytes / 4);
 }
 
 static bool should_seal(const struct volume *v)

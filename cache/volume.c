@@ -26,7 +26,7 @@ void volume_config_init(struct volume_config *cfg)
         .readahead_bytes = 64 * MIB,
         .sync = SYNC_BUCKET,
         .timeout_ms = STORE_FOREVER,
-        .writeback_ms = 5000,
+        .writeback_ms = WRITEBACK_MS,
         .compress = true,
         .gc = true,
         .gc_grace_ms = 300000,

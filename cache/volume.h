@@ -29,7 +29,8 @@ struct volume_config {
     enum sync_mode sync;
     int64_t timeout_ms;   /* a flush or an uncached read fails with -ETIMEDOUT after this;
                              STORE_FOREVER: waits */
-    int64_t writeback_ms; /* a write is on its way to the bucket after this time at most */
+    int64_t writeback_ms; /* a write is on its way to the bucket after this time at most, or when
+                             64 MiB wait for each 5 s of it */
     bool compress;        /* zstd, where it pays */
     bool gc;              /* reclaim space in the background */
     int64_t gc_grace_ms; /* what nothing needs any more is deleted after this time: readers of older

@@ -17,6 +17,7 @@
 #include "volume.h"
 
 enum {
+    WRITEBACK_MS = 5000,      /* the default of writeback_ms */
     COMMITS_MAX = 8,          /* sealed and not indexed */
     DIRTY_CHUNKS_MAX = 65536, /* bounds what a commit needs of memory */
     UNIT_BYTES = 1024 * 1024, /* a write is atomic up to this size; FUSE sends no larger ones */
