@@ -197,7 +197,7 @@ void chunk_set(struct chunks *t, struct chunk *c, uint64_t valid, uint64_t zero,
     t->allocated_blocks += mask_count(~zero) - mask_count(~c->zero);
     t->used_blocks += mask_count(valid & ~zero) - mask_count(c->valid & ~c->zero);
     t->dirty_cost += chunk_dirty_cost(dirty, zero) - chunk_dirty_cost(c->dirty, c->zero);
-    if ((valid & ~zero) != (c->valid & ~c->zero))
+    if (valid != c->valid || zero != c->zero)
         c->row_covers = 0;
     c->valid = valid;
     c->zero = zero;

@@ -52,8 +52,10 @@ struct chunk {
     uint8_t uses : 2;           /* since it was queued, up to 3 */
     uint8_t unrecorded : 1;     /* listed to be recorded in the index */
     uint8_t recorded_dirty : 1; /* its row in the index has dirty blocks, or may soon */
-    uint8_t row_covers : 1;     /* that calls all dirty that has bytes in the slot (record.c) */
-    uint8_t current : 1;        /* seen to be as the new map says (switch.c) */
+    uint8_t row_covers : 1;     /* that calls all dirty that has bytes in the slot (record.c), and
+                                   says what is zero */
+    uint8_t damaged : 1; /* blocks of its slot were; perhaps one that is still called valid */
+    uint8_t current : 1; /* seen to be as the new map says (switch.c) */
 };
 _Static_assert(sizeof(struct chunk) <= 100, "README.md states a limit");
 

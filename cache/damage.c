@@ -40,7 +40,8 @@ int volume_damaged(struct volume *v, struct chunk *c, uint64_t bad)
     say(v, c, moving, " while they are uploaded: they can be read again when that is done");
     say(v, c, gone, ": fetching them from the bucket again");
     chunk_set(&v->chunks, c, c->valid & ~gone, c->zero, c->dirty);
-    if (gone)
+    c->damaged = 1;
+    if (gone && v->cfg.sync == SYNC_CACHE) /* else its row has sums that should stay */
         volume_correct_row(v, c);
     return lost | moving ? -EIO : -EBADMSG;
 }

@@ -151,9 +151,9 @@ static void note_row(struct volume *v, struct chunk *c, bool dirty)
  * is then the sync of the slots alone. So a row calls dirty all that the slot has, if the chunk has
  * something dirty; after a crash these blocks are uploaded, as they are, without need: at most
  * PADDED_MAX chunks, and half of what may be dirty. Lock held. */
-static bool may_pad(const struct volume *v)
+static bool may_pad(const struct volume *v, const struct chunk *c)
 {
-    return v->cfg.sync == SYNC_CACHE &&
+    return v->cfg.sync == SYNC_CACHE && !c->damaged &&
            v->nrecorded_dirty < MIN((uint64_t)PADDED_MAX, v->cfg.dirty_bytes / CHUNK_BYTES / 2);
 }
 
@@ -170,7 +170,7 @@ static int record_now(struct volume *v)
 
     for (size_t i = 0; i < n && r == 0; i++) {
         struct chunk *c = chunks[i] = v->unrecorded[i];
-        bool pad = may_pad(v);
+        bool pad = may_pad(v, c);
         rows[i] = row_of(c, pad);
         was[i] = c->recorded_dirty;
         c->row_covers = pad && rows[i].dirty;

@@ -48,11 +48,11 @@ void ambush_disarm(void)
 }
 
 /* As a large read would. */
-static void evict_all(struct chunks *t)
+void ambush_evict(struct volume *v)
 {
-    pthread_mutex_lock(&t->lock);
-    (void)chunks_make_room(t, t->max_blocks);
-    pthread_mutex_unlock(&t->lock);
+    pthread_mutex_lock(&v->chunks.lock);
+    (void)chunks_make_room(&v->chunks, v->chunks.max_blocks);
+    pthread_mutex_unlock(&v->chunks.lock);
 }
 
 int __wrap_index_mask(struct index *ix, uint64_t chunk, uint64_t *ret_mask)
@@ -67,7 +67,7 @@ int __wrap_index_mask(struct index *ix, uint64_t chunk, uint64_t *ret_mask)
     ambush.read_us = sched_now_us() + (int64_t)sim_below(10000000);
     ambush.end_us = ambush.read_us + (int64_t)sim_below(5000000);
     sched_sleep_us(ambush.read_us - sched_now_us());
-    evict_all(&v->chunks);
+    ambush_evict(v);
     return r;
 }
 

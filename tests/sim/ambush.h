@@ -24,6 +24,9 @@ enum ambush { AMBUSH_NONE, AMBUSH_WRITE, AMBUSH_READ };
 void ambush_arm(struct volume *v);
 void ambush_disarm(void);
 
+/* All that is clean is not here any more. */
+void ambush_evict(struct volume *v);
+
 /* What should be done now on this machine, to the chunk at this offset in bytes. */
 enum ambush ambush_now(uint64_t *ret_offset);
 

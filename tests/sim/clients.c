@@ -16,6 +16,8 @@ struct client {
     uint32_t *old;   /* those of what it does now, as they were before */
     uint32_t last;   /* where it wrote */
     bool again;      /* it writes there */
+    bool near;       /* or elsewhere in that chunk */
+    bool whole_blocks;
 };
 
 /* All of a life's. */
@@ -44,7 +46,9 @@ static uint32_t choose(struct client *c, uint32_t sectors, uint32_t most, uint32
             first = MIN(c->last, sectors - 1);
         if (ambush != AMBUSH_NONE)
             first = (uint32_t)(chunk / SECTOR_BYTES + sim_below(512)) % sectors;
-        if (sim_chance(1, 3))
+        if (c->near)
+            first = MIN(c->last / 512 * 512 + (uint32_t)sim_below(512), sectors - 1);
+        if (c->whole_blocks || sim_chance(1, 3))
             first = first / 8 * 8;
         if (model_owner(first) == c->number)
             break;
@@ -55,6 +59,8 @@ static uint32_t choose(struct client *c, uint32_t sectors, uint32_t most, uint32
     while (n < most && first + n < sectors && model_owner(first + n) == c->number)
         n++;
     *ret_n = sim_chance(1, 3) ? n : 1 + (uint32_t)sim_below(n);
+    if (c->whole_blocks && n >= 8)
+        *ret_n = ROUND_UP(*ret_n, 8) <= n ? ROUND_UP(*ret_n, 8) : n / 8 * 8;
     return first;
 }
 
@@ -162,6 +168,41 @@ static bool settle(struct client *c)
     return r == 0;
 }
 
+static int flush(struct client *c, bool drain)
+{
+    struct life *l = c->life;
+    size_t completed[CLIENTS_MAX];
+
+    era_completed(l->era, completed);
+    int r = drain ? volume_drain(l->volume) : volume_flush(l->volume);
+    if (r == 0)
+        era_flushed(l->era, completed, drain || l->config.sync == SYNC_BUCKET);
+    l->flush_failed = l->flush_failed || r < 0;
+    return r;
+}
+
+/* In one chunk, of which little is here, it writes, flushes, writes or clears, and flushes: what
+ * the cache knows of a chunk already must not be taken for all of it. */
+static int flush_twice(struct client *c)
+{
+    uint32_t sectors = (uint32_t)(volume_size_bytes(c->life->volume) / SECTOR_BYTES);
+
+    int r = flush(c, true);
+
+    sched_sleep_us((int64_t)sim_below(2000000)); /* and it is in the index */
+    ambush_evict(c->life->volume);
+    c->whole_blocks = true;
+    if (r == 0)
+        r = do_put(c, sectors);
+    if (r == 0)
+        r = flush(c, false);
+    c->near = true;
+    if (r == 0)
+        r = sim_chance(2, 3) ? do_clear(c, sectors) : do_put(c, sectors);
+    c->near = c->whole_blocks = false;
+    return r == 0 ? flush(c, false) : r;
+}
+
 /* The promise is put to the test at once: sooner, where disks are bad. Or it dies with what was
  * written on top of it, which is there, and not synced. */
 static int test_promise(struct client *c, bool drain)
@@ -183,21 +224,19 @@ static int test_promise(struct client *c, bool drain)
         c->again = false;
         l->host->on_top = true;
         life_end(l, DEATH_KILL);
+    } else if (l->config.sync == SYNC_CACHE && !drain && !c->party->below && sim_chance(1, 15)) {
+        r = flush_twice(c);
+        if (r == 0)
+            life_end(l, DEATH_ANY);
     }
     return r;
 }
 
 static int do_flush(struct client *c)
 {
-    struct life *l = c->life;
-    size_t completed[CLIENTS_MAX];
     bool drain = sim_chance(1, 4);
+    int r = flush(c, drain);
 
-    era_completed(l->era, completed);
-    int r = drain ? volume_drain(l->volume) : volume_flush(l->volume);
-    if (r == 0)
-        era_flushed(l->era, completed, drain || l->config.sync == SYNC_BUCKET);
-    l->flush_failed = l->flush_failed || r < 0;
     return r < 0 ? r : test_promise(c, drain);
 }
 

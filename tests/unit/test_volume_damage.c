@@ -5,81 +5,11 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-#include "mem_volume.h"
+#include "cache_damage.h"
 
 #include "../../cache/index_pages.h"
 
-#include <dirent.h>
-#include <fcntl.h>
 #include <sqlite3.h>
-
-/* ------------------------------------------------------------------ flipping */
-
-/* The path of a file of the one cache there is, below `parent`. */
-static void path_in(char path[512], const char *parent, const char *name)
-{
-    DIR *d = opendir(parent);
-    struct dirent *e;
-
-    assert_non_null(d);
-    while ((e = readdir(d)) != NULL)
-        if (strlen(e->d_name) == 36) /* a uuid */
-            snprintf(path, 512, "%s/%.40s/%s", parent, e->d_name, name);
-    closedir(d);
-}
-
-/* Wherever the slots hold the block at `offset` with pattern `tag`, one bit changes; how often. */
-static unsigned flip(uint64_t offset, uint64_t tag)
-{
-    uint8_t want[BLOCK], block[BLOCK];
-    char path[512];
-    unsigned n = 0;
-
-    path_in(path, cache_dir, "slots");
-    scope_close int fd = open(path, O_RDWR);
-    assert_true(fd >= 0);
-    pattern(want, BLOCK, offset, tag);
-    for (off_t at = 0; pread(fd, block, BLOCK, at) == BLOCK; at += BLOCK) {
-        if (memcmp(block, want, BLOCK) != 0)
-            continue;
-        block[mix(offset) % BLOCK] ^= (uint8_t)(1 << tag % 8);
-        assert_int_equal(pwrite(fd, block, BLOCK, at), BLOCK);
-        n++;
-    }
-    return n;
-}
-
-static void flip_one(uint64_t offset, uint64_t tag)
-{
-    assert_int_equal(flip(offset, tag), 1);
-}
-
-/* The commits that are in the bucket are in the index, too: only then their blocks are clean.
- * Nothing else tells from outside. The block is damaged for it, and comes again. */
-static void await_indexed(uint64_t offset, uint64_t tag)
-{
-    uint64_t errors = status().cache_errors;
-
-    flip_one(offset, tag);
-    await(check_pattern(offset, BLOCK, tag, true) == 0);
-    assert_true(status().cache_errors > errors);
-}
-
-/* A clean chunk of pattern 1. */
-static void put_clean(uint64_t offset)
-{
-    put(offset, CHUNK, 1);
-    assert_int_equal(volume_drain(volume), 0);
-    await_indexed(offset, 1);
-}
-
-static void begin_clean(void)
-{
-    cfg.compress = false;
-    cfg.readahead_bytes = 0;
-    create_and_attach(64 * MIB);
-    put_clean(0);
-}
 
 /* ------------------------------------------------------------------ clean blocks */
 
@@ -236,20 +166,6 @@ static void test_a_dirty_block_is_an_error(void **state)
     assert_int_equal(detach(false), 0);
 }
 
-/* As a volume is that could not upload block 5 of pattern 2. */
-static void expect_damaged(void)
-{
-    assert_int_equal(volume_flush(volume), cfg.sync == SYNC_BUCKET ? -EIO : 0);
-    assert_int_equal(volume_drain(volume), -EIO);
-    assert_int_equal(status().state, VOLUME_DAMAGED);
-    assert_int_equal(volume_flush(volume), -EIO);
-    assert_int_equal(write_pattern(5 * BLOCK, BLOCK, 3, true), -EIO);
-    assert_int_equal(check_pattern(5 * BLOCK, BLOCK, 2, true), -EIO);
-    expect(0, 4 * BLOCK, 1);
-    expect(4 * BLOCK, BLOCK, 2);
-    expect(6 * BLOCK, 2 * BLOCK, 2);
-}
-
 /* Once with the flush that fails, then at every mount; until it is given up. */
 static void damaged_dirt(void)
 {
@@ -384,129 +300,6 @@ static void test_bytes_on_their_way(void **state)
     assert_int_equal(detach(false), 0);
 }
 
-/* ------------------------------------------------------------------ killed */
-
-/* What is in the cache directory now is what the next attach() finds. */
-static void kill_daemon(void)
-{
-    static const char *const names[] = {"index.db", "index.db-wal", "slots", "unsynced"};
-    char from[512], to[512], command[1100];
-
-    for (int back = 0; back < 2; back++) {
-        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-            path_in(from, cache_dir, names[i]);
-            snprintf(to, sizeof to, "%s/%s", cache_dir, names[i]);
-            if (access(back ? to : from, F_OK) < 0)
-                continue;
-            snprintf(command, sizeof command, "cp --sparse=always %s %s", back ? to : from,
-                     back ? from : to);
-            assert_int_equal(system(command), 0);
-        }
-        if (!back)
-            detach(true);
-    }
-}
-
-/* Blocks that were written again after the flush that recorded them: new or old, never an error. */
-static void test_killed_with_newer_blocks(void **state)
-{
-    (void)state;
-    cfg.sync = SYNC_CACHE;
-    begin_clean();
-    put(4 * BLOCK, 4 * BLOCK, 2);
-    assert_int_equal(detach(true), 0);
-    attach(); /* with the sums of these */
-    expect(4 * BLOCK, 4 * BLOCK, 2);
-    put(4 * BLOCK, 4 * BLOCK, 3);
-    kill_daemon();
-    attach();
-    expect(4 * BLOCK, 4 * BLOCK, 3);
-    assert_int_equal(status().cache_errors, 0);
-    flip_one(5 * BLOCK, 3); /* from the first reader on they are watched */
-    assert_int_equal(check_pattern(5 * BLOCK, BLOCK, 3, true), -EIO);
-    assert_int_equal(detach(true), 0);
-}
-
-/* In bucket mode nothing is written to blocks that rows call dirty: their sums stay right. */
-static void test_killed_with_damaged_blocks(void **state)
-{
-    (void)state;
-    begin_clean();
-    put(4 * BLOCK, 4 * BLOCK, 2);
-    assert_int_equal(detach(true), 0);
-    attach();
-    flip_one(5 * BLOCK, 2);
-    kill_daemon();
-    attach();
-    expect_damaged();
-    kill_daemon();
-    attach();
-    expect_damaged();
-    assert_int_equal(detach(true), 0);
-}
-
-static off_t wal_bytes(void)
-{
-    char path[512];
-    struct stat st;
-
-    path_in(path, cache_dir, "index.db-wal");
-    assert_int_equal(stat(path, &st), 0);
-    return st.st_size;
-}
-
-static bool flush_stores_rows(void)
-{
-    off_t before = wal_bytes();
-
-    assert_int_equal(volume_flush(volume), 0);
-    return wal_bytes() != before;
-}
-
-/* A row calls dirty all that the slot has, if it may: to write there again takes no new one. */
-static void test_killed_with_rows_that_cover_more(void **state)
-{
-    (void)state;
-    cfg.sync = SYNC_CACHE;
-    begin_clean();
-    assert_int_equal(volume_drain(volume), 0);
-    assert_int_equal(volume_discard(volume, 20 * BLOCK, BLOCK), 0);
-    put(4 * BLOCK, BLOCK, 2);
-    assert_true(flush_stores_rows());
-    put(4 * BLOCK, 4 * BLOCK, 3);
-    assert_false(flush_stores_rows());
-    put(4 * BLOCK + 512, 1024, 4);
-    put(8 * BLOCK, BLOCK, 5);
-    assert_false(flush_stores_rows());
-    put(20 * BLOCK, BLOCK, 6);
-    assert_true(flush_stores_rows());
-    assert_int_equal(volume_discard(volume, 30 * BLOCK, BLOCK), 0);
-    assert_true(flush_stores_rows());
-    put(CHUNK, BLOCK, 7);
-    assert_true(flush_stores_rows());
-    kill_daemon();
-    attach();
-    expect(0, 4 * BLOCK, 1);
-    expect(4 * BLOCK, 512, 3);
-    expect(4 * BLOCK + 512, 1024, 4);
-    expect(5 * BLOCK, 3 * BLOCK, 3);
-    expect(8 * BLOCK, BLOCK, 5);
-    expect(9 * BLOCK, 11 * BLOCK, 1);
-    expect(20 * BLOCK, BLOCK, 6);
-    expect(30 * BLOCK, BLOCK, 0);
-    expect(31 * BLOCK, 33 * BLOCK, 1);
-    expect(CHUNK, BLOCK, 7);
-    assert_int_equal(status().dirty_bytes, 65 * BLOCK); /* 63, zeros as one, and the last */
-    assert_int_equal(detach(false), 0);
-    cfg.dirty_bytes = CHUNK; /* that much more must not become dirty by a crash */
-    attach();
-    put(4 * BLOCK, BLOCK, 8);
-    assert_true(flush_stores_rows());
-    put(5 * BLOCK, BLOCK, 8);
-    assert_true(flush_stores_rows());
-    assert_int_equal(detach(false), 0);
-}
-
 /* ------------------------------------------------------------------ index.db */
 
 /* With the checksums of its pages: a row that was written so. */
@@ -562,9 +355,6 @@ int main(void)
         TEST(test_old_bytes_that_a_commit_needs),
         TEST(test_saved_bytes),
         TEST(test_bytes_on_their_way),
-        TEST(test_killed_with_newer_blocks),
-        TEST(test_killed_with_damaged_blocks),
-        TEST(test_killed_with_rows_that_cover_more),
         TEST(test_dirty_blocks_beyond_the_end),
     };
 
