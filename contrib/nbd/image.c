@@ -6,10 +6,12 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/uio.h>
 #include <time.h>
 
@@ -24,6 +26,7 @@ struct image {
     uint64_t size;
     uint32_t preferred;
     bool read_only, device;
+    bool one_writer;                     /* the kernel writes to it one write at a time */
     atomic_bool written;                 /* since it was opened */
     atomic_bool lost;                    /* a flush has failed for good: invariant 1 */
     atomic_bool no_punch, no_zero_range; /* the kernel has said so */
@@ -58,13 +61,27 @@ static int find_size(struct image *image)
     return 0;
 }
 
+/* These hold the inode's lock for a write into the page cache, so that more threads only wait for
+ * each other. Others may wait for long, a FUSE file for its daemon, and do many at once. */
+static bool has_one_writer(const struct image *image)
+{
+    struct statfs fs;
+
+    if (image->device || fstatfs(image->fd, &fs) < 0)
+        return false;
+    return fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC ||
+           fs.f_type == BTRFS_SUPER_MAGIC || fs.f_type == TMPFS_MAGIC;
+}
+
 static int open_file(struct image *image)
 {
     /* Not blocking, as else a FIFO would wait for its other end. */
     image->fd = open(image->path,
                      (image->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (image->fd >= 0)
+    if (image->fd >= 0) {
+        image->one_writer = has_one_writer(image);
         return find_size(image);
+    }
     if (errno == EACCES || errno == EPERM || errno == EROFS)
         return msg_error(-errno, "%s: %s%s", image->path, strerror(errno),
                          image->read_only ? "" : "; to only read it, say --read-only");
@@ -173,6 +190,11 @@ int image_write(struct image *image, const void *buf, size_t len, uint64_t offse
         done += (size_t)n;
     }
     return 0;
+}
+
+bool image_writes_at_once(const struct image *image, size_t len, uint64_t offset)
+{
+    return image->one_writer && len % PREFERRED_MIN == 0 && offset % PREFERRED_MIN == 0;
 }
 
 /* The kernel reports a write that it could not do later to the next flush, and forgets it: the one

@@ -29,6 +29,8 @@ int image_read(struct image *image, void *buf, size_t len, uint64_t offset);
 int image_read_at_once(struct image *image, void *buf, size_t len, uint64_t offset);
 /* With `fua`, here and below: it is on stable storage when this returns. */
 int image_write(struct image *image, const void *buf, size_t len, uint64_t offset, bool fua);
+/* Whether such a write gains nothing by being done beside others, and mostly takes no waiting. */
+bool image_writes_at_once(const struct image *image, size_t len, uint64_t offset);
 /* All that was written before is on stable storage when this returns 0. Once data was lost it is
  * -EIO until the image is opened anew. */
 int image_flush(struct image *image);

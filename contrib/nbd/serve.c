@@ -7,7 +7,7 @@
 
 enum {
     HOLES_FROM_BYTES = 64 * 1024, /* reads so long are worth asking where holes are */
-    AT_ONCE_BYTES = 64 * 1024,    /* the longest that is read without waiting for it */
+    AT_ONCE_BYTES = 64 * 1024,    /* the longest that is done by who has received it */
     EXTENTS_MAX = 4096,           /* in one reply to BLOCK_STATUS */
 };
 _Static_assert(EXTENTS_MAX * 8 + 4 <= REQUEST_PIECE_BYTES, "they fit a job's memory");
@@ -275,6 +275,18 @@ int serve_do(struct service *s, struct job *job)
     }
 }
 
+/* Nor is a small write worth waking somebody for, where only one is done at a time. */
+static int write_at_once(struct service *s, struct job *job)
+{
+    const struct request *q = &job->request;
+
+    if (job->error || q->length > AT_ONCE_BYTES || q->flags & NBD_CMD_FLAG_FUA ||
+        !image_writes_at_once(s->session.export->image, q->length, q->offset))
+        return 0;
+    job->answered = true;
+    return finish_write(s, job);
+}
+
 /* ----------------------------------------------------------------------------- receiving */
 
 /* A payload that is longer than a piece is written while it arrives. */
@@ -338,7 +350,9 @@ int serve_receive(struct service *s, struct job *job)
         job->error = NBD_ENOMEM;
         job->why = "no memory";
     }
-    if (q->type == NBD_CMD_WRITE)
-        return receive_payload(s, job);
+    if (q->type == NBD_CMD_WRITE) {
+        r = receive_payload(s, job);
+        return r < 0 ? r : write_at_once(s, job);
+    }
     return q->type == NBD_CMD_READ && !job->error ? read_at_once(s, job) : 0;
 }
