@@ -461,7 +461,7 @@ static void let_go(struct volume *v, struct commit *commit)
         struct chunk *c = commit->chunks[i].chunk;
         if (--c->commits == 0)
             c->unindexed = 0;
-        volume_correct_row(v, c); /* not before that */
+        volume_correct_row(v, c); /* it stays until that is done */
         chunk_requeue(&v->chunks, c);
     }
     volume_forget_changes(v);

@@ -30,8 +30,9 @@ void volume_correct_row(struct volume *v, struct chunk *c)
         return;
     c->row_covers = 0;
     volume_note_change(v, c);
+    if (!v->record_wanted)
+        pthread_cond_broadcast(&v->commit_moved);
     v->record_wanted = true;
-    pthread_cond_broadcast(&v->commit_moved);
 }
 
 void volume_forget_changes(struct volume *v)

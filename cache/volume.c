@@ -88,7 +88,7 @@ static int start_writers(struct volume *v)
 {
     int r = 0;
 
-    for (unsigned i = 0; i < v->cfg.uploads + 1 && r == 0; i++)
+    for (unsigned i = 0; i < v->cfg.uploads + 1 && r == 0; i++) /* one packs meanwhile */
         r = start_thread(v, volume_uploader);
     if (r == 0)
         r = start_thread(v, volume_checkpointer);

@@ -95,8 +95,9 @@ struct volume {
     /* commits, oldest first: stored ones at the front, then at most one that is being packed */
     pthread_cond_t commit_moved; /* any of these moved, or `stopping` or `state` */
     pthread_cond_t pack_wanted;  /* for the uploaders: `packing` */
-    pthread_cond_t upload_moved; /* and: these two */
-    uint64_t segments_taken, uploads_begun;
+    pthread_cond_t upload_moved; /* any of the next three */
+    uint64_t segments_taken;     /* to be packed, so far: each one's turn to be uploaded */
+    uint64_t uploads_begun;      /* of these, in order */
     unsigned uploads_in_flight;
     struct commit *oldest, *newest, *packing;
     unsigned ncommits;
