@@ -31,7 +31,7 @@ case $(status state) in failed | damaged) ;; *) fail "state is $(status state)" 
 grep -qF "$CACHE" "$DAEMON_LOG" || fail "the log does not name the cache"
 end_busy
 timeout 60 umount "$FS" || umount -l "$FS"
-wait_for 20 losetup -d "$LOOP"
+drop_loop
 timeout $((60 * SLOW)) s3vol umount "$MNT" || :
 kill -0 $DAEMON 2>/dev/null && fail "the daemon stays" || :
 wait $DAEMON || :

@@ -26,7 +26,7 @@ wait_for 60 eval "[ -n \"\$(ls '$T/fs/more')\" ]"
 kill_daemon
 wait $writer || : # it got an error
 umount -l "$T/fs"
-wait_for 20 losetup -d "$LOOP"
+drop_loop
 new_cache
 
 mount_volume

@@ -17,7 +17,7 @@ wait_for 30 eval "[ \$(status allocated_bytes) -gt 20000000 ]"
 kill -KILL "$DAEMON"
 wait $writer || : # it got an error
 timeout 30 umount "$T/fs" || timeout 30 umount -l "$T/fs"
-wait_for 20 losetup -d "$LOOP"
+drop_loop
 umount "$MNT"
 mount_volume
 umount_volume

@@ -97,5 +97,5 @@ umount_busy() {
 drop_busy() {
     end_busy
     umount -l "$FS"
-    wait_for 20 losetup -d "$LOOP"
+    drop_loop
 }

@@ -200,12 +200,24 @@ attach_loop() {
     echo "$LOOP $(losetup -nO BACK-INO,BACK-MAJ:MIN "$LOOP" | xargs)" >>"$T/loops"
 }
 
+# detach_loop [DEVICE]
 detach_loop() {
     losetup -d "${1:-$LOOP}"
-    # Another test's may look the same soon: inode numbers are, and device numbers are used again.
-    sed -i "\\|^${1:-$LOOP} |d" "$T/loops"
+    forget_loop "${1:-$LOOP}"
     # The kernel lets go of the file a moment later; until then the volume is busy.
     wait_for 20 eval "! losetup -n ${1:-$LOOP} | grep -q ."
+}
+
+# After the daemon was killed: a device of which the kernel tells nothing any more.
+drop_loop() {
+    wait_for 20 losetup -d "$LOOP"
+    forget_loop "$LOOP"
+}
+
+# Another test's device may look the same soon, as inode numbers and device numbers are used again,
+# and must not be detached when this test ends.
+forget_loop() {
+    sed -i "\\|^$1 |d" "$T/loops"
 }
 
 # Some thousands of real files, as a tar stream.
