@@ -1,5 +1,6 @@
 #include "clients.h"
 #include "ambush.h"
+#include "disk.h"
 #include "lineage.h"
 #include "sched.h"
 
@@ -46,8 +47,10 @@ static uint32_t choose(struct client *c, uint32_t sectors, uint32_t most, uint32
             first = MIN(c->last, sectors - 1);
         if (ambush != AMBUSH_NONE)
             first = (uint32_t)(chunk / SECTOR_BYTES + sim_below(512)) % sectors;
-        if (c->near)
-            first = MIN(c->last / 512 * 512 + (uint32_t)sim_below(512), sectors - 1);
+        if (c->near) {
+            first = c->last / 512 * 512 + (uint32_t)sim_below(512);
+            first = MIN(first, sectors - 1);
+        }
         if (c->whole_blocks || sim_chance(1, 3))
             first = first / 8 * 8;
         if (model_owner(first) == c->number)
@@ -203,6 +206,26 @@ static int flush_twice(struct client *c)
     return r == 0 ? flush(c, false) : r;
 }
 
+/* A sync fails, of the slots or of the index's log, and the next flush says all the same that all
+ * is well? */
+static int flush_after_failure(struct client *c)
+{
+    struct life *l = c->life;
+    int r = do_put(c, (uint32_t)(volume_size_bytes(l->volume) / SECTOR_BYTES));
+
+    if (r < 0)
+        return r;
+    disk_fail_next_sync(l->config.cache_dir, sim_chance(1, 2) ? "slots" : "index.db-wal");
+    r = flush(c, false);
+    disk_fail_next_sync(NULL, NULL);
+    if (r == 0) /* it took none, or somebody else did */
+        return 0;
+    r = flush(c, false);
+    if (r == 0)
+        life_end(l, DEATH_CUT);
+    return r;
+}
+
 /* The promise is put to the test at once: sooner, where disks are bad. Or it dies with what was
  * written on top of it, which is there, and not synced. */
 static int test_promise(struct client *c, bool drain)
@@ -234,6 +257,11 @@ static int test_promise(struct client *c, bool drain)
 
 static int do_flush(struct client *c)
 {
+    const struct life *l = c->life;
+
+    if (run.disk_faults && l->config.sync == SYNC_CACHE && !l->last && !c->party->below &&
+        sim_chance(1, 5))
+        return flush_after_failure(c);
     bool drain = sim_chance(1, 4);
     int r = flush(c, drain);
 

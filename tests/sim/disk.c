@@ -10,6 +10,7 @@ static struct {
     char fault_dir[PATH_BYTES];
     const char *fault_name; /* of the file; NULL: of any */
     unsigned fault_one_in, sync_fault_one_in;
+    const char *sync_fault_dir, *sync_fault_name; /* of the next one that fails */
 } disk;
 
 /* ------------------------------------------------------------------ content */
@@ -212,6 +213,11 @@ static bool is_called(const struct file *f, const char *name)
 
 static bool sync_fault(const struct file *f)
 {
+    if (disk.sync_fault_name && is_called(f, disk.sync_fault_name) &&
+        file_is_below(f->path, disk.sync_fault_dir)) {
+        disk.sync_fault_name = NULL;
+        return true;
+    }
     bool wal = is_called(f, "index.db-wal"); /* there are more of its syncs */
 
     return disk.sync_fault_one_in && !file_is_below(f->path, "/sim/tmp") &&
@@ -276,6 +282,13 @@ void disk_fail_one_in(const char *dir, const char *name, unsigned n)
 void disk_fail_syncs_one_in(unsigned n)
 {
     disk.sync_fault_one_in = n;
+    disk.sync_fault_name = NULL;
+}
+
+void disk_fail_next_sync(const char *dir, const char *name)
+{
+    disk.sync_fault_dir = dir;
+    disk.sync_fault_name = name;
 }
 
 /* ------------------------------------------------------------------ the end of power */

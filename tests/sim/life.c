@@ -285,19 +285,24 @@ void life_stop(struct life *l)
     l->stopping = false;
 }
 
+/* As the daemon does: nothing may be left to save once nobody can be told any more to give it up.
+ */
 static void close_it(struct life *l)
 {
     size_t completed[CLIENTS_MAX];
 
+    if (l->era)
+        era_completed(l->era, completed);
+    l->doing = "saving";
+    if (sim_chance(1, 3))
+        l->syncs_left = 1 + (unsigned)sim_below(sim_chance(1, 2) ? 4 : 20);
+    int saved = l->keep_local ? 0 : volume_drain(l->volume);
     l->closing = true;
     while (l->stopping)
         sched_sleep_us(1000);
-    if (l->era)
-        era_completed(l->era, completed);
     l->doing = "closing";
-    if (sim_chance(1, 3))
-        l->syncs_left = 1 + (unsigned)sim_below(sim_chance(1, 2) ? 4 : 20);
-    l->closed = volume_close(l->volume, l->keep_local);
+    l->closed = volume_close(l->volume, l->keep_local || saved < 0);
+    l->closed = saved < 0 ? saved : l->closed;
     run_say("host %d: closed%s: %s", l->host->number, l->keep_local ? ", keeping local data" : "",
             strerror(-l->closed));
     if (l->closed == 0 && l->era)
