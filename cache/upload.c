@@ -175,17 +175,37 @@ static void upload(struct packer *p, struct commit *c, unsigned number, uint64_t
     }
 }
 
+/* Segments that wait to be packed. Lock held. */
+static unsigned untaken(const struct volume *v)
+{
+    return v->packing ? v->packing->nsegments - v->packing->taken : 0;
+}
+
 /* The next segment of the commit being packed; NULL: stop. */
 static struct commit *next_segment(struct volume *v, unsigned *ret_number, uint64_t *ret_turn)
 {
     scope_lock(&v->chunks.lock);
-    while (!v->stopping && (!v->packing || v->packing->taken == v->packing->nsegments))
+    v->uploaders_ready++;
+    while (!v->stopping && !untaken(v))
         pthread_cond_wait(&v->pack_wanted, &v->chunks.lock);
+    v->uploaders_ready--;
     if (v->stopping)
         return NULL;
     *ret_number = v->packing->taken++;
     *ret_turn = v->segments_taken++;
     return v->packing;
+}
+
+/* The first uploader's memory is touched from the start, not when memory is short; the others' when
+ * there is more to do than those that have theirs can do, and before they take any of it: who has
+ * to wait for memory holds up nobody, and an idle volume needs little. */
+static void wait_for_need(struct volume *v)
+{
+    scope_lock(&v->chunks.lock);
+    if (v->uploaders++ == 0)
+        return;
+    while (!v->stopping && untaken(v) <= v->uploaders_ready)
+        pthread_cond_wait(&v->pack_wanted, &v->chunks.lock);
 }
 
 void *volume_uploader(void *arg)
@@ -202,7 +222,8 @@ void *volume_uploader(void *arg)
         msg_error(0, "%s: no memory for an uploader", p.v->dir);
         volume_fail(p.v, VOLUME_FAILED);
     } else {
-        memset(p.buf, 0, BUF_BYTES); /* now, and not when memory is short */
+        wait_for_need(p.v);
+        memset(p.buf, 0, BUF_BYTES);
         memset(p.chunk, 0, CHUNK_BYTES);
         while ((c = next_segment(p.v, &number, &turn)) != NULL)
             upload(&p, c, number, turn);

@@ -95,6 +95,8 @@ struct volume {
     /* commits, oldest first: stored ones at the front, then at most one that is being packed */
     pthread_cond_t commit_moved; /* any of these moved, or `stopping` or `state` */
     pthread_cond_t pack_wanted;  /* for the uploaders: `packing` */
+    unsigned uploaders;          /* that began */
+    unsigned uploaders_ready;    /* that have their memory, and wait for a segment */
     pthread_cond_t upload_moved; /* any of the next three */
     uint64_t segments_taken;     /* to be packed, so far: each one's turn to be uploaded */
     uint64_t uploads_begun;      /* of these, in order */
