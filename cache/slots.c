@@ -210,23 +210,44 @@ int slots_read(struct slots *s, uint32_t slot, unsigned first, unsigned n, void 
     return -EBADMSG;
 }
 
+/* The sums of blocks to be written; NULL: of blocks that nobody knows any more. */
+static void set_sums(struct slots *s, uint32_t slot, unsigned first, unsigned n,
+                     const uint8_t *blocks)
+{
+    for (unsigned done = 0, here; done < n; done += here, slot++, first = 0) {
+        uint32_t *sums = sums_of(s, slot);
+        INVARIANT(slot != SLOT_NONE && sums);
+        here = MIN(n - done, CHUNK_BLOCKS - first);
+        if (blocks)
+            sum_blocks(blocks + (size_t)done * BLOCK_BYTES, here, sums + first);
+        else
+            memset(sums + first, 0, here * sizeof *sums);
+    }
+}
+
 int slots_write(struct slots *s, uint32_t slot, unsigned first, unsigned n, const void *buf)
 {
     size_t len = (size_t)n * BLOCK_BYTES;
     void *from = (void *)(uintptr_t)buf; /* only read */
-    uint32_t *sums = sums_of(s, slot);
 
-    INVARIANT(slot != SLOT_NONE && first + n <= CHUNK_BLOCKS && sums);
+    INVARIANT(first < CHUNK_BLOCKS);
     if (s->direct && !aligned(buf)) {
+        unsigned here = MIN(n, CHUNK_BLOCKS - first); /* there is room for one slot's */
+        if (here < n) {
+            int r = slots_write(s, slot, first, here, buf);
+            return r < 0 ? r
+                         : slots_write(s, slot + 1, 0, n - here,
+                                       (const uint8_t *)buf + (size_t)here * BLOCK_BYTES);
+        }
         from = slots_bounce();
         if (!from)
             return -ENOMEM;
         memcpy(from, buf, len);
     }
-    sum_blocks(from, n, sums + first);
+    set_sums(s, slot, first, n, from);
     int r = io_all(s->fd, true, from, len, offset_of(slot, first));
     if (r < 0) /* old bytes, new ones, or both */
-        memset(sums + first, 0, n * sizeof *sums);
+        set_sums(s, slot, first, n, NULL);
     return r;
 }
 

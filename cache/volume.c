@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
-enum { HOUSE_THREADS = 4, RECORD_TRIES = 5 };
+enum { HOUSE_THREADS = 4, RECORD_TRIES = 5, FULL_TRIES = 50, FULL_WAIT_MS = 100 };
 
 #define MIB (UINT64_C(1) << 20)
 #define GIB (UINT64_C(1) << 30)
@@ -311,6 +311,23 @@ void volume_fail(struct volume *v, enum volume_state state)
         v->state = state;
     chunks_changed(&v->chunks);
     pthread_cond_broadcast(&v->commit_moved);
+}
+
+int volume_use_less(struct volume *v, unsigned tries)
+{
+    struct chunks *t = &v->chunks;
+
+    scope_lock(&t->lock);
+    chunks_disk_full(t);
+    (void)chunks_make_room(t, UNIT_BYTES / BLOCK_BYTES);
+    chunks_tidy(t, 0);
+    if (tries >= FULL_TRIES)
+        return msg_error(
+            -ENOSPC, "%s: the cache disk is full, and evicting does not help: make room", v->dir);
+    (void)volume_want_commit(v); /* what is clean can be evicted */
+    if (tries > 0)               /* somebody else fills it: give the commits, and him, a moment */
+        chunks_wait_until(t, v->clock->now_ms() + FULL_WAIT_MS);
+    return volume_check_state(v);
 }
 
 int volume_check_range(struct volume *v, uint64_t offset, uint64_t len)

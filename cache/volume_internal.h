@@ -164,6 +164,8 @@ int volume_check_state(const struct volume *v);
 /* Takes the volume down (VOLUME_FENCED, VOLUME_DAMAGED or VOLUME_FAILED). Lock held. */
 void volume_fail(struct volume *v, enum volume_state state);
 int volume_check_range(struct volume *v, uint64_t offset, uint64_t len);
+/* The cache disk refused more: evicts and waits a little. 0: try again; `tries` counts. No lock. */
+int volume_use_less(struct volume *v, unsigned tries);
 /* Fills in what the user left open, once the cache directory is there; checks the rest. */
 int volume_complete_config(struct volume *v);
 
@@ -190,8 +192,6 @@ int volume_damaged_in_commit(struct volume *v, const struct chunk *c, uint64_t b
 int volume_try_again(const struct volume *v, unsigned tries);
 
 /* --- write.c --- */
-/* The cache disk refused more: evicts and waits a little. 0: try again; `tries` counts. No lock. */
-int volume_use_less(struct volume *v, unsigned tries);
 /* A write of zeros. */
 int volume_zero_range(struct volume *v, size_t len, uint64_t offset);
 /* Makes the chunk's blocks of `mask` zero; nothing is fetched. */

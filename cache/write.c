@@ -6,12 +6,9 @@
  */
 #include "volume_internal.h"
 
-#include "../store/msg.h"
 #include "../store/scope.h"
 
 #include <string.h>
-
-enum { FULL_TRIES = 50, FULL_WAIT_MS = 100 };
 
 /* One chunk's part of a unit. */
 struct piece {
@@ -298,22 +295,47 @@ static int mix_blocks(struct unit *u)
     return r;
 }
 
-/* The piece's blocks of `which`. */
-static int write_blocks(struct unit *u, struct piece *p, uint64_t which)
+/* Blocks of a chunk's slot that are to be written: those with bytes that count, or the others. */
+static uint64_t blocks_of(const struct piece *p, bool occupied)
 {
-    struct volume *v = u->v;
-    uint64_t whole = p->mask & which & ~p->partial & ~p->zero;
+    return p->mask & ~p->zero & (occupied ? p->occupied : ~p->occupied);
+}
+
+/* How many pieces, from `i` on, are one run of whole blocks on the disk: their slots are
+ * neighbours.
+ */
+static unsigned neighbours(const struct unit *u, unsigned i, bool occupied)
+{
+    const struct piece *p = &u->pieces[i], *end = &u->pieces[u->n];
+    unsigned n = 0;
+
+    while (&p[n] < end && !p[n].partial && blocks_of(&p[n], occupied) == p[n].mask &&
+           p[n].chunk->slot == p->chunk->slot + n)
+        n++;
+    return MAX(n, 1U);
+}
+
+/* `n` neighbours, or one piece. */
+static int write_blocks(struct unit *u, unsigned i, unsigned n, bool occupied)
+{
+    struct slots *slots = u->v->slots;
+    struct piece *p = &u->pieces[i];
+    uint32_t slot = p->chunk->slot;
+    uint64_t whole = blocks_of(p, occupied) & ~p->partial;
+    unsigned more = 0; /* blocks */
     int r = 0;
 
+    for (unsigned k = 1; k < n; k++)
+        more += mask_count(p[k].mask);
     while (r == 0 && whole) {
-        unsigned n, first = mask_run(whole, &n);
-        r = slots_write(v->slots, p->chunk->slot, first, n,
+        unsigned run, first = mask_run(whole, &run);
+        r = slots_write(slots, slot, first, run + more,
                         p->data + (first * BLOCK_BYTES - p->offset));
-        whole &= ~mask_range(first, n);
+        whole &= ~mask_range(first, run);
     }
-    for (uint64_t rest = p->partial & which & ~p->zero; r == 0 && rest; rest &= rest - 1) {
+    for (uint64_t rest = p->partial & blocks_of(p, occupied); r == 0 && rest; rest &= rest - 1) {
         unsigned block = (unsigned)__builtin_ctzll(rest);
-        r = slots_write(v->slots, p->chunk->slot, block, 1, mixed_block(u, p, block));
+        r = slots_write(slots, slot, block, 1, mixed_block(u, p, block));
     }
     return r;
 }
@@ -321,14 +343,14 @@ static int write_blocks(struct unit *u, struct piece *p, uint64_t which)
 /* Blocks that hold what counts. Half of them new cannot be let go of, or a commit would have half
  * of the unit; so where even overwriting takes space (copy-on-write file systems), this waits for
  * it here, where nothing can be sealed. What is said then is EIO: that is not tried again. */
-static int overwrite_blocks(struct unit *u, struct piece *p)
+static int overwrite_blocks(struct unit *u, unsigned i, unsigned n)
 {
     unsigned full = 0;
-    int r = write_blocks(u, p, p->occupied);
+    int r = write_blocks(u, i, n, true);
 
     while (r == -ENOSPC)
         if ((r = volume_use_less(u->v, full++)) == 0)
-            r = write_blocks(u, p, p->occupied);
+            r = write_blocks(u, i, n, true);
         else if (r == -ENOSPC)
             r = -EIO;
     return r;
@@ -336,20 +358,22 @@ static int overwrite_blocks(struct unit *u, struct piece *p)
 
 /* What may fail for want of space comes first, while nothing that counts is overwritten: a unit
  * that is tried again must not be in a commit by half. *ret_done counts the pieces that are
- * written; *ret_torn is the one that failed half-way, or NULL. */
-static int write_pieces(struct unit *u, unsigned *ret_done, struct piece **ret_torn)
+ * written; the *ret_torn that follow failed half-way. */
+static int write_pieces(struct unit *u, unsigned *ret_done, unsigned *ret_torn)
 {
     int r = mix_blocks(u);
 
     for (unsigned i = 0; i < u->n && r == 0; i++)
         r = volume_preserve(u->v, u->pieces[i].chunk, u->pieces[i].mask & ~u->pieces[i].zero);
-    for (unsigned i = 0; i < u->n && r == 0; i++)
-        r = write_blocks(u, &u->pieces[i], ~u->pieces[i].occupied);
-    for (unsigned i = 0; i < u->n && r == 0; i++) {
-        struct piece *p = &u->pieces[i];
-        r = overwrite_blocks(u, p);
-        *ret_done = r == 0 ? i + 1 : i;
-        *ret_torn = r == 0 ? NULL : p;
+    for (unsigned i = 0, n; i < u->n && r == 0; i += n) {
+        n = neighbours(u, i, false);
+        r = write_blocks(u, i, n, false);
+    }
+    for (unsigned i = 0, n; i < u->n && r == 0; i += n) {
+        n = neighbours(u, i, true);
+        r = overwrite_blocks(u, i, n);
+        *ret_done = r == 0 ? i + n : i;
+        *ret_torn = r == 0 ? 0 : n;
     }
     return r;
 }
@@ -428,8 +452,7 @@ static int note_damage(struct unit *u)
 static int write_held(struct unit *u)
 {
     struct volume *v = u->v;
-    struct piece *torn = NULL;
-    unsigned done = 0;
+    unsigned done = 0, torn = 0; /* pieces */
     int r = enter(v);
 
     if (r == 0 && u->offset + u->len > v->size_blocks * BLOCK_BYTES) { /* it shrank meanwhile */
@@ -448,8 +471,8 @@ static int write_held(struct unit *u)
     pthread_mutex_lock(&v->chunks.lock);
     for (unsigned i = 0; i < done; i++)
         mark_written(v, &u->pieces[i]);
-    if (torn)
-        mark_torn(v, torn);
+    for (unsigned i = done; i < done + torn; i++)
+        mark_torn(v, &u->pieces[i]);
     leave(v);
     return r == -EBADMSG ? note_damage(u) : r;
 }
@@ -494,23 +517,6 @@ static int write_unit(struct volume *v, const uint8_t *data, size_t len, uint64_
         if (u.pieces[i].chunk)
             chunk_unpin(&v->chunks, u.pieces[i].chunk);
     return r;
-}
-
-int volume_use_less(struct volume *v, unsigned tries)
-{
-    struct chunks *t = &v->chunks;
-
-    scope_lock(&t->lock);
-    chunks_disk_full(t);
-    (void)chunks_make_room(t, UNIT_BYTES / BLOCK_BYTES);
-    chunks_tidy(t, 0);
-    if (tries >= FULL_TRIES)
-        return msg_error(
-            -ENOSPC, "%s: the cache disk is full, and evicting does not help: make room", v->dir);
-    (void)volume_want_commit(v); /* what is clean can be evicted */
-    if (tries > 0)               /* somebody else fills it: give the commits, and him, a moment */
-        chunks_wait_until(t, v->clock->now_ms() + FULL_WAIT_MS);
-    return volume_check_state(v);
 }
 
 static int write_range(struct volume *v, const uint8_t *data, size_t len, uint64_t offset,

@@ -15,11 +15,11 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
-enum { SLOTS = 8 };
+enum { SLOTS = 8, RUN_SLOTS = 4 /* of one write */ };
 
 static char dir[256], path[300];
 static struct slots *slots;
-static _Alignas(4096) uint8_t model[SLOTS * CHUNK_BYTES], buf[CHUNK_BYTES + 4096];
+static _Alignas(4096) uint8_t model[SLOTS * CHUNK_BYTES], buf[RUN_SLOTS * CHUNK_BYTES + 4096];
 static bool want_direct;
 static uint64_t bad;
 
@@ -77,11 +77,13 @@ static void random_io(void)
 
     for (uint64_t i = 0; i < 500; i++) {
         uint32_t slot = (uint32_t)draw(&rng, SLOTS);
-        unsigned first = (unsigned)draw(&rng, 64), n = 1 + (unsigned)draw(&rng, 64 - first);
+        bool writes = draw(&rng, 2);
+        unsigned end = writes ? CHUNK_BLOCKS * MIN(RUN_SLOTS, SLOTS - slot) : CHUNK_BLOCKS;
+        unsigned first = (unsigned)draw(&rng, 64), n = 1 + (unsigned)draw(&rng, end - first);
         uint8_t *at = buf + (draw(&rng, 2) ? 0 : 1 + draw(&rng, 4095)); /* of any address */
         uint8_t *there = model + slot * CHUNK_BYTES + first * BLOCK_BYTES;
         size_t len = (size_t)n * BLOCK_BYTES;
-        if (draw(&rng, 2)) {
+        if (writes) {
             pattern(at, len, 0, i);
             memcpy(there, at, len);
             assert_int_equal(slots_write(slots, slot, first, n, at), 0);
@@ -97,6 +99,25 @@ static void random_io(void)
         }
     }
     check_all();
+}
+
+/* The sums of these slots do not lie behind each other. */
+static void test_write_across_parts(void **state)
+{
+    (void)state;
+    assert_int_equal(slots_reserve(slots, 1024), 0);
+    for (unsigned shift = 0; shift < 2; shift++) {
+        pattern(buf + shift, 3 * BLOCK_BYTES, 0, shift + 1);
+        memcpy(model, buf + shift, 3 * BLOCK_BYTES);
+        assert_int_equal(slots_write(slots, 1023, 63, 3, buf + shift), 0);
+        assert_int_not_equal(slots_sums(slots, 1023)[63], 0);
+        assert_int_not_equal(slots_sums(slots, 1024)[1], 0);
+        assert_int_equal(slots_sums(slots, 1024)[2], 0);
+        assert_int_equal(slots_read(slots, 1023, 63, 1, buf, &bad), 0);
+        assert_memory_equal(buf, model, BLOCK_BYTES);
+        assert_int_equal(slots_read(slots, 1024, 0, 2, buf, &bad), 0);
+        assert_memory_equal(buf, model + BLOCK_BYTES, 2 * BLOCK_BYTES);
+    }
 }
 
 static void test_random_io(void **state)
@@ -296,6 +317,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_random_io),
+        TEST(test_write_across_parts),
         cmocka_unit_test_setup_teardown(test_random_io_without_direct, setup_fallback, teardown),
         TEST(test_beyond_the_end_is_zero),
         TEST(test_a_punched_slot_takes_no_space),

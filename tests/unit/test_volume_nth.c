@@ -386,6 +386,29 @@ static void test_flushes_to_the_cache(void **state)
     sweep_all();
 }
 
+/* What lies in neighbouring slots is one write; when that fails, the bucket has to be asked for all
+ * of it. */
+static void test_a_write_to_neighbours(void **state)
+{
+    (void)state;
+    begin();
+    attach();
+    nth_arm(NTH_FILE, EIO, false, 2);
+    put(0, MIB, 2);
+    assert_false(nth_disarm());
+    assert_int_equal(detach(false), 0);
+    attach();
+    expect(0, MIB, 2);
+    assert_int_equal(status().misses, 0);
+    nth_arm(NTH_FILE, EIO, false, 1);
+    assert_int_equal(write_pattern(0, MIB, 3, true), -EIO);
+    assert_true(nth_disarm());
+    expect(0, MIB, 2);
+    assert_int_equal(status().misses, MIB / BLOCK);
+    assert_int_equal(detach(false), 0);
+    lose_cache();
+}
+
 /* ------------------------------------------------------------------ setting up */
 
 /* In memory, where there is room for it: it syncs some ten thousand times. */
@@ -422,6 +445,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_flushes_to_the_bucket, setup, teardown),
         cmocka_unit_test_setup_teardown(test_flushes_to_the_cache, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_write_to_neighbours, setup, teardown),
     };
 
     nth_init();
