@@ -63,6 +63,17 @@ int volume_wait_for_room(struct volume *v)
     return v->stopping ? -ECANCELED : volume_check_state(v);
 }
 
+/* Whole blocks, perhaps of several slots behind each other. */
+static int read_blocks(struct volume *v, uint32_t slot, unsigned first, unsigned n, void *buf,
+                       uint64_t bad[])
+{
+    int r = slots_read(v->slots, slot, first, n, buf, bad);
+
+    return r == 0 || r == -EBADMSG
+               ? r
+               : msg_error(-EIO, "%s: reading the cache: %s", v->dir, strerror(-r));
+}
+
 int volume_copy_out(struct volume *v, uint32_t slot, uint64_t zero, uint32_t offset, size_t len,
                     uint8_t *buf, uint64_t *ret_bad)
 {
@@ -83,14 +94,14 @@ int volume_copy_out(struct volume *v, uint32_t slot, uint64_t zero, uint32_t off
             memset(buf, 0, piece);
         } else if (in_block == 0 && piece >= BLOCK_BYTES) {
             piece = ROUND_DOWN(piece, (size_t)BLOCK_BYTES);
-            r = slots_read(v->slots, slot, block, (unsigned)(piece / BLOCK_BYTES), buf, &bad_here);
+            r = read_blocks(v, slot, block, (unsigned)(piece / BLOCK_BYTES), buf, &bad_here);
         } else { /* a part of a block */
             piece = MIN(piece, (size_t)(BLOCK_BYTES - in_block));
-            r = slots_read(v->slots, slot, block, 1, one, &bad_here);
+            r = read_blocks(v, slot, block, 1, one, &bad_here);
             memcpy(buf, one + in_block, piece);
         }
         if (r < 0 && r != -EBADMSG)
-            return msg_error(-EIO, "%s: reading the cache: %s", v->dir, strerror(-r));
+            return r;
         bad |= bad_here;
         buf += piece;
         offset += (uint32_t)piece;
@@ -109,42 +120,96 @@ static uint64_t touched(uint32_t offset, size_t len)
     return mask_range(first, (unsigned)DIV_UP(offset + len, (size_t)BLOCK_BYTES) - first);
 }
 
-/* What is valid, held by `op`. As read_piece(). Lock held, released meanwhile. */
-static int read_held(struct volume *v, struct chunk *c, struct op *op, uint32_t offset, size_t len,
-                     uint8_t *buf, bool wait)
+/* Chunks behind each other, held for one read. */
+struct run {
+    unsigned n;
+    struct chunk *chunks[UNIT_CHUNKS];
+    struct op ops[UNIT_CHUNKS];
+    uint32_t offset; /* in the first */
+    size_t len;      /* in all */
+    bool sequential;
+};
+
+/* Lock held. */
+static void join(struct volume *v, struct run *run, struct chunk *c, uint64_t mask, bool counted)
+{
+    chunk_begin(c, &run->ops[run->n], mask, OP_READ);
+    run->chunks[run->n++] = c;
+    if (!run->sequential && c->uses < 3)
+        c->uses++;
+    v->hits += counted ? 0 : mask_count(mask);
+}
+
+/* The chunks that follow, as far as their slots are neighbours, too: then one read of the cache
+ * disk does for all, up to `end`. Waits for nothing, as it holds chunks already. Lock held. */
+static void join_neighbours(struct volume *v, struct run *run, uint64_t at, uint64_t end,
+                            uint64_t fetched)
+{
+    const struct chunk *last = run->chunks[0];
+
+    if (run->offset % BLOCK_BYTES || last->zero & touched(run->offset, run->len))
+        return;
+    for (at += run->len; run->n < UNIT_CHUNKS && at < end && at % CHUNK_BYTES == 0;) {
+        size_t len = MIN(end - at, (uint64_t)CHUNK_BYTES);
+        uint64_t mask = touched(0, len);
+        struct chunk *c = chunks_find(&v->chunks, at / CHUNK_BYTES);
+        if (!c || c->slot != last->slot + 1 || mask & (~c->valid | c->zero) || len % BLOCK_BYTES ||
+            chunk_busy(c, mask, OP_READ))
+            return;
+        c->pins++;
+        join(v, run, c, mask, at < fetched);
+        run->len += len;
+        at += len;
+        last = c;
+    }
+}
+
+/* What is valid, and held. As read_some(). Lock held, released meanwhile. */
+static int read_run(struct volume *v, struct run *run, uint8_t *buf, bool wait)
 {
     struct chunks *t = &v->chunks;
-    uint64_t zero = c->zero, bad;
-    uint32_t slot = c->slot;
+    uint64_t zero = run->chunks[0]->zero, bad[UNIT_CHUNKS] = {0};
+    uint32_t slot = run->chunks[0]->slot;
 
     pthread_mutex_unlock(&t->lock);
-    int r = volume_copy_out(v, slot, zero, offset, len, buf, &bad);
+    int r = run->n == 1 ? volume_copy_out(v, slot, zero, run->offset, run->len, buf, bad)
+                        : read_blocks(v, slot, run->offset / BLOCK_BYTES,
+                                      (unsigned)(run->len / BLOCK_BYTES), buf, bad);
     pthread_mutex_lock(&t->lock);
-    if (r == -EBADMSG)
-        r = volume_damaged(v, c, bad);
-    chunk_end(t, c, op);
-    while (r == -EBADMSG && wait && chunk_busy(c, bad, OP_WRITE))
-        chunk_wait(t, c); /* other readers keep the fetch from them */
+    bool damaged = r == -EBADMSG;
+    for (unsigned i = 0; i < run->n; i++) {
+        if (damaged && bad[i] && volume_damaged(v, run->chunks[i], bad[i]) == -EIO)
+            r = -EIO;
+        chunk_end(t, run->chunks[i], &run->ops[i]);
+    }
+    for (unsigned i = 0; i < run->n; i++) {
+        struct chunk *c = run->chunks[i];
+        while (r == -EBADMSG && wait && chunk_busy(c, bad[i], OP_WRITE))
+            chunk_wait(t, c); /* other readers keep the fetch from them */
+        chunk_unpin(t, c);
+    }
     return r;
 }
 
-/* One chunk's part of a read. -ENODATA: not all of it is here; -EBADMSG: no longer; -EAGAIN: would
- * have to wait. What was `fetched` for it is counted already. */
-static int read_piece(struct volume *v, uint64_t number, uint32_t offset, size_t len, uint8_t *buf,
-                      bool wait, bool sequential, bool fetched)
+/* The next chunk's part of a read, and what lies behind it in the slots: *ret_len bytes. -ENODATA:
+ * not all of it is here; -EBADMSG: no longer; -EAGAIN: would have to wait. What is before `fetched`
+ * was counted already. */
+static int read_some(struct volume *v, uint64_t at, uint64_t end, uint64_t fetched, uint8_t *buf,
+                     bool wait, bool sequential, size_t *ret_len)
 {
     struct chunks *t = &v->chunks;
-    uint64_t mask = touched(offset, len);
+    struct run run = {.offset = (uint32_t)(at % CHUNK_BYTES), .sequential = sequential};
     struct chunk *c;
-    struct op op;
 
-    pthread_mutex_lock(&t->lock);
-    int r = volume_obtain(v, number, false, &c);
-    if (r < 0 || !c) {
-        pthread_mutex_unlock(&t->lock);
-        if (r == 0)
-            memset(buf, 0, len);
+    run.len = *ret_len = MIN(end - at, (uint64_t)(CHUNK_BYTES - run.offset));
+    uint64_t mask = touched(run.offset, run.len);
+    scope_lock(&t->lock);
+    int r = volume_obtain(v, at / CHUNK_BYTES, false, &c);
+    if (r < 0)
         return r;
+    if (!c) {
+        memset(buf, 0, run.len);
+        return 0;
     }
     while (r == 0 && chunk_busy(c, mask, OP_READ)) {
         if (wait)
@@ -154,16 +219,14 @@ static int read_piece(struct volume *v, uint64_t number, uint32_t offset, size_t
     }
     if (r == 0 && mask & ~c->valid)
         r = -ENODATA;
-    if (r == 0) {
-        chunk_begin(c, &op, mask, OP_READ);
-        if (!sequential && c->uses < 3)
-            c->uses++;
-        v->hits += fetched ? 0 : mask_count(mask);
-        r = read_held(v, c, &op, offset, len, buf, wait);
+    if (r < 0) {
+        chunk_unpin(t, c);
+        return r;
     }
-    chunk_unpin(t, c);
-    pthread_mutex_unlock(&t->lock);
-    return r;
+    join(v, &run, c, mask, at < fetched);
+    join_neighbours(v, &run, at, end, fetched);
+    *ret_len = run.len;
+    return read_run(v, &run, buf, wait);
 }
 
 /* Whether a read from here on begins without a GET: its first block is cached, or on its way. */
@@ -195,10 +258,8 @@ static int read_range(struct volume *v, void *buf, size_t len, uint64_t offset, 
         ahead_from = ahead_to;
     }
     for (uint64_t at = offset; at < end;) {
-        uint64_t number = at / CHUNK_BYTES;
-        size_t n = MIN(end, (number + 1) * CHUNK_BYTES) - at;
-        r = read_piece(v, number, (uint32_t)(at % CHUNK_BYTES), n, (uint8_t *)buf + (at - offset),
-                       wait, sequential, at < fetched);
+        size_t n;
+        r = read_some(v, at, end, fetched, (uint8_t *)buf + (at - offset), wait, sequential, &n);
         if ((r == -ENODATA || r == -EBADMSG) && !wait)
             return -EAGAIN;
         if (r == -EBADMSG && (r = volume_try_again(v, ++damaged)) == 0)

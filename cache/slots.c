@@ -189,13 +189,37 @@ static off_t offset_of(uint32_t slot, unsigned first)
     return (off_t)slot * CHUNK_BYTES + (off_t)first * BLOCK_BYTES;
 }
 
-int slots_read(struct slots *s, uint32_t slot, unsigned first, unsigned n, void *buf,
-               uint64_t *ret_bad)
+/* How many of the blocks are one slot's; the others go in a call of their own, as the memory for
+ * copying has room for one slot. */
+static unsigned at_once(const struct slots *s, unsigned first, unsigned n, const void *buf)
 {
-    size_t len = (size_t)n * BLOCK_BYTES;
+    INVARIANT(first < CHUNK_BLOCKS);
+    return s->direct && !aligned(buf) ? MIN(n, CHUNK_BLOCKS - first) : n;
+}
+
+/* -EBADMSG if some are not as they were written. */
+static int check_all(struct slots *s, uint32_t slot, unsigned first, unsigned n, const uint8_t *buf,
+                     uint64_t ret_bad[])
+{
+    int r = 0;
+
+    for (unsigned here; n > 0; n -= here, slot++, ret_bad++, first = 0) {
+        here = MIN(n, CHUNK_BLOCKS - first);
+        *ret_bad = check(s, slot, first, here, buf);
+        r = *ret_bad ? -EBADMSG : r;
+        buf += (size_t)here * BLOCK_BYTES;
+    }
+    return r;
+}
+
+int slots_read(struct slots *s, uint32_t slot, unsigned first, unsigned n, void *buf,
+               uint64_t ret_bad[])
+{
+    unsigned here = at_once(s, first, n, buf);
+    size_t len = (size_t)here * BLOCK_BYTES;
     void *to = s->direct && !aligned(buf) ? slots_bounce() : buf;
 
-    INVARIANT(slot != SLOT_NONE && first + n <= CHUNK_BLOCKS);
+    INVARIANT(slot != SLOT_NONE);
     if (!to)
         return -ENOMEM;
     int r = io_all(s->fd, false, to, len, offset_of(slot, first));
@@ -203,11 +227,11 @@ int slots_read(struct slots *s, uint32_t slot, unsigned first, unsigned n, void 
         return r;
     if (to != buf)
         memcpy(buf, to, len);
-    uint64_t bad = check(s, slot, first, n, buf);
-    if (!bad)
-        return 0;
-    *ret_bad = bad;
-    return -EBADMSG;
+    r = check_all(s, slot, first, here, buf, ret_bad);
+    if (here == n)
+        return r;
+    int rest = slots_read(s, slot + 1, 0, n - here, (uint8_t *)buf + len, ret_bad + 1);
+    return rest < 0 ? rest : r;
 }
 
 /* The sums of blocks to be written; NULL: of blocks that nobody knows any more. */
@@ -227,28 +251,23 @@ static void set_sums(struct slots *s, uint32_t slot, unsigned first, unsigned n,
 
 int slots_write(struct slots *s, uint32_t slot, unsigned first, unsigned n, const void *buf)
 {
-    size_t len = (size_t)n * BLOCK_BYTES;
+    unsigned here = at_once(s, first, n, buf);
+    size_t len = (size_t)here * BLOCK_BYTES;
     void *from = (void *)(uintptr_t)buf; /* only read */
 
-    INVARIANT(first < CHUNK_BLOCKS);
     if (s->direct && !aligned(buf)) {
-        unsigned here = MIN(n, CHUNK_BLOCKS - first); /* there is room for one slot's */
-        if (here < n) {
-            int r = slots_write(s, slot, first, here, buf);
-            return r < 0 ? r
-                         : slots_write(s, slot + 1, 0, n - here,
-                                       (const uint8_t *)buf + (size_t)here * BLOCK_BYTES);
-        }
         from = slots_bounce();
         if (!from)
             return -ENOMEM;
         memcpy(from, buf, len);
     }
-    set_sums(s, slot, first, n, from);
+    set_sums(s, slot, first, here, from);
     int r = io_all(s->fd, true, from, len, offset_of(slot, first));
     if (r < 0) /* old bytes, new ones, or both */
-        set_sums(s, slot, first, n, NULL);
-    return r;
+        set_sums(s, slot, first, here, NULL);
+    if (r < 0 || here == n)
+        return r;
+    return slots_write(s, slot + 1, 0, n - here, (const uint8_t *)buf + len);
 }
 
 void slots_allocate(struct slots *s, uint32_t slot, uint32_t n)

@@ -27,12 +27,12 @@ void slots_close(struct slots *slots);
  * at once. 0 or -ENOMEM. */
 int slots_reserve(struct slots *slots, uint32_t slot);
 
-/* Whole blocks: `first` and `n` count blocks of the slot, a write may go on into the slots behind
- * it. Any address; one that is a multiple of 4 KiB is not copied. -EBADMSG: all were read, but
- * these blocks (a mask of the slot's) are not as they were written. A write that fails leaves
- * blocks that may be anything, and are believed. */
+/* Whole blocks: `first` and `n` count blocks of the slot, and go on into the slots behind it. Any
+ * address; one that is a multiple of 4 KiB is not copied. -EBADMSG: all were read, but these blocks
+ * (a mask of each slot's) are not as they were written. A write that fails leaves blocks that may
+ * be anything, and are believed. */
 int slots_read(struct slots *slots, uint32_t slot, unsigned first, unsigned n, void *buf,
-               uint64_t *ret_bad);
+               uint64_t ret_bad[]);
 int slots_write(struct slots *slots, uint32_t slot, unsigned first, unsigned n, const void *buf);
 
 /* The slot's sums, by block; 0: not known, and taken from the block when it is read next. */

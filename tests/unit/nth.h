@@ -21,6 +21,7 @@
 
 enum nth_kind {
     NTH_FILE,      /* a file operation of the cache directory, but those of SQLite */
+    NTH_LARGE,     /* a write of 64 KiB or more, in one call */
     NTH_READ,      /* a read of the slots gives back other bytes than were written */
     NTH_DB,        /* SQLite writes, syncs or truncates */
     NTH_STORE,     /* a request, for good */
@@ -76,7 +77,6 @@ static bool nth_fails(enum nth_kind kind)
         return -1;                                                                                 \
     }
 
-WRAP_FILE(ssize_t, pwrite64, (int fd, const void *buf, size_t n, off_t at), fd, buf, n, at)
 WRAP_FILE(int, fallocate64, (int fd, int mode, off_t at, off_t n), fd, mode, at, n)
 WRAP_FILE(int, ftruncate64, (int fd, off_t size), fd, size)
 WRAP_FILE(int, fdatasync, (int fd), fd)
@@ -84,6 +84,16 @@ WRAP_FILE(int, fsync, (int fd), fd)
 WRAP_FILE(int, unlink, (const char *path), path)
 WRAP_FILE(int, mkdir, (const char *path, mode_t mode), path, mode)
 WRAP_FILE(int, flock, (int fd, int how), fd, how)
+
+ssize_t __real_pwrite64(int fd, const void *buf, size_t n, off_t at);
+ssize_t __wrap_pwrite64(int fd, const void *buf, size_t n, off_t at);
+ssize_t __wrap_pwrite64(int fd, const void *buf, size_t n, off_t at)
+{
+    if (!nth_fails(NTH_FILE) && (n < 65536 || !nth_fails(NTH_LARGE)))
+        return __real_pwrite64(fd, buf, n, at);
+    errno = nth.error;
+    return -1;
+}
 
 ssize_t __real_pread64(int fd, void *buf, size_t n, off_t at);
 ssize_t __wrap_pread64(int fd, void *buf, size_t n, off_t at);

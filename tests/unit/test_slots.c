@@ -15,13 +15,13 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
-enum { SLOTS = 8, RUN_SLOTS = 4 /* of one write */ };
+enum { SLOTS = 8, RUN_SLOTS = 4 /* at once */ };
 
 static char dir[256], path[300];
 static struct slots *slots;
 static _Alignas(4096) uint8_t model[SLOTS * CHUNK_BYTES], buf[RUN_SLOTS * CHUNK_BYTES + 4096];
 static bool want_direct;
-static uint64_t bad;
+static uint64_t bad[RUN_SLOTS];
 
 static int setup(void **state)
 {
@@ -66,7 +66,7 @@ static int teardown(void **state)
 static void check_all(void)
 {
     for (uint32_t slot = 0; slot < SLOTS; slot++) {
-        assert_int_equal(slots_read(slots, slot, 0, CHUNK_BLOCKS, buf, &bad), 0);
+        assert_int_equal(slots_read(slots, slot, 0, CHUNK_BLOCKS, buf, bad), 0);
         assert_memory_equal(buf, model + slot * CHUNK_BYTES, CHUNK_BYTES);
     }
 }
@@ -77,19 +77,18 @@ static void random_io(void)
 
     for (uint64_t i = 0; i < 500; i++) {
         uint32_t slot = (uint32_t)draw(&rng, SLOTS);
-        bool writes = draw(&rng, 2);
-        unsigned end = writes ? CHUNK_BLOCKS * MIN(RUN_SLOTS, SLOTS - slot) : CHUNK_BLOCKS;
+        unsigned end = CHUNK_BLOCKS * MIN(RUN_SLOTS, SLOTS - slot);
         unsigned first = (unsigned)draw(&rng, 64), n = 1 + (unsigned)draw(&rng, end - first);
         uint8_t *at = buf + (draw(&rng, 2) ? 0 : 1 + draw(&rng, 4095)); /* of any address */
         uint8_t *there = model + slot * CHUNK_BYTES + first * BLOCK_BYTES;
         size_t len = (size_t)n * BLOCK_BYTES;
-        if (writes) {
+        if (draw(&rng, 2)) {
             pattern(at, len, 0, i);
             memcpy(there, at, len);
             assert_int_equal(slots_write(slots, slot, first, n, at), 0);
             assert_memory_equal(at, there, len);
         } else {
-            assert_int_equal(slots_read(slots, slot, first, n, at, &bad), 0);
+            assert_int_equal(slots_read(slots, slot, first, n, at, bad), 0);
             assert_memory_equal(at, there, len);
         }
         if (i == 250) {
@@ -113,9 +112,9 @@ static void test_write_across_parts(void **state)
         assert_int_not_equal(slots_sums(slots, 1023)[63], 0);
         assert_int_not_equal(slots_sums(slots, 1024)[1], 0);
         assert_int_equal(slots_sums(slots, 1024)[2], 0);
-        assert_int_equal(slots_read(slots, 1023, 63, 1, buf, &bad), 0);
+        assert_int_equal(slots_read(slots, 1023, 63, 1, buf, bad), 0);
         assert_memory_equal(buf, model, BLOCK_BYTES);
-        assert_int_equal(slots_read(slots, 1024, 0, 2, buf, &bad), 0);
+        assert_int_equal(slots_read(slots, 1024, 0, 2, buf, bad), 0);
         assert_memory_equal(buf, model + BLOCK_BYTES, 2 * BLOCK_BYTES);
     }
 }
@@ -142,7 +141,7 @@ static void test_random_io_without_direct(void **state)
         assert_int_equal(slots_write(slots, (uint32_t)i, 0, CHUNK_BLOCKS, buf + i), 0);
     }
     check_all();
-    assert_int_equal(slots_read(slots, 1, 5, 2, buf + 7, &bad), 0);
+    assert_int_equal(slots_read(slots, 1, 5, 2, buf + 7, bad), 0);
     assert_memory_equal(buf + 7, model, 2 * BLOCK_BYTES);
     assert_int_equal(slots_sync(slots), 0);
 }
@@ -152,7 +151,7 @@ static void test_beyond_the_end_is_zero(void **state)
     (void)state;
     assert_int_equal(slots_count(slots), 0);
     memset(buf, 'x', sizeof buf);
-    assert_int_equal(slots_read(slots, 4000000000, 63, 1, buf, &bad), 0);
+    assert_int_equal(slots_read(slots, 4000000000, 63, 1, buf, bad), 0);
     for (size_t i = 0; i < BLOCK_BYTES; i++)
         assert_int_equal(buf[i], 0);
     assert_int_equal(buf[BLOCK_BYTES], 'x');
@@ -207,9 +206,9 @@ static void test_truncate(void **state)
     assert_int_equal(slots_truncate(slots, 1), 0);
     assert_int_equal(slots_count(slots), 1);
     memset(model, 'x', CHUNK_BYTES);
-    assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, &bad), 0);
-    assert_int_equal(slots_read(slots, 2, 60, 4, buf, &bad), -EBADMSG); /* these were not zero */
-    assert_int_equal(bad, mask_range(60, 4));
+    assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, bad), 0);
+    assert_int_equal(slots_read(slots, 2, 60, 4, buf, bad), -EBADMSG); /* these were not zero */
+    assert_int_equal(bad[0], mask_range(60, 4));
     slots_close(slots);
     assert_int_equal(slots_open(path, &slots), 0);
     check_all();
@@ -238,12 +237,12 @@ static void test_a_flipped_bit_is_noticed(void **state)
         assert_int_equal(slots_write(slots, slot, 0, CHUNK_BLOCKS, model + slot * CHUNK_BYTES), 0);
     for (unsigned block = 0; block < CHUNK_BLOCKS; block++) {
         flip(3, block, 1);
-        assert_int_equal(slots_read(slots, 3, 0, CHUNK_BLOCKS, buf, &bad), -EBADMSG);
-        assert_int_equal(bad, UINT64_C(1) << block);
-        assert_int_equal(slots_read(slots, 3, block, 1, buf + 1, &bad), -EBADMSG);
-        assert_int_equal(bad, UINT64_C(1) << block);
+        assert_int_equal(slots_read(slots, 3, 0, CHUNK_BLOCKS, buf, bad), -EBADMSG);
+        assert_int_equal(bad[0], UINT64_C(1) << block);
+        assert_int_equal(slots_read(slots, 3, block, 1, buf + 1, bad), -EBADMSG);
+        assert_int_equal(bad[0], UINT64_C(1) << block);
         if (block > 0)
-            assert_int_equal(slots_read(slots, 3, 0, block, buf, &bad), 0);
+            assert_int_equal(slots_read(slots, 3, 0, block, buf, bad), 0);
         flip(3, block, 1);
     }
     check_all();
@@ -254,6 +253,26 @@ static void test_a_flipped_bit_is_noticed(void **state)
     assert_int_equal(slots_punch(slots, 3), 0); /* zeros, and no sums */
     memset(model + 3 * CHUNK_BYTES, 0, CHUNK_BYTES);
     check_all();
+}
+
+static void test_damage_in_several_slots(void **state)
+{
+    (void)state;
+    pattern(model, sizeof model, 0, 1);
+    assert_int_equal(slots_write(slots, 0, 0, SLOTS * CHUNK_BLOCKS, model), 0);
+    flip(3, 63, 1);
+    flip(4, 0, 1);
+    flip(4, 2, 1);
+    for (unsigned shift = 0; shift < 2; shift++) {
+        memset(bad, 1, sizeof bad);
+        assert_int_equal(slots_read(slots, 2, 1, 3 * CHUNK_BLOCKS - 1, buf + shift, bad), -EBADMSG);
+        assert_int_equal(bad[0], 0);
+        assert_int_equal(bad[1], UINT64_C(1) << 63);
+        assert_int_equal(bad[2], 5);
+        assert_int_equal(slots_read(slots, 2, 1, 2 * CHUNK_BLOCKS - 2, buf + shift, bad), 0);
+        assert_memory_equal(buf + shift, model + 2 * CHUNK_BYTES + BLOCK_BYTES,
+                            2 * CHUNK_BYTES - 2 * BLOCK_BYTES);
+    }
 }
 
 /* Without a sum the first reader's bytes are believed. */
@@ -268,14 +287,14 @@ static void test_sums_are_learnt_or_given(void **state)
     slots_close(slots);
     assert_int_equal(slots_open(path, &slots), 0);
     flip(0, 5, 1);
-    assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, &bad), 0);
+    assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, bad), 0);
     flip(0, 5, 1);
-    assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, &bad), -EBADMSG);
+    assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, bad), -EBADMSG);
     slots_set_sums(slots, 0, sums);
     check_all();
     flip(0, 5, 1);
-    assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, &bad), -EBADMSG);
-    assert_int_equal(bad, UINT64_C(1) << 5);
+    assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, bad), -EBADMSG);
+    assert_int_equal(bad[0], UINT64_C(1) << 5);
 }
 
 /* Sums of many slots: each has its own. */
@@ -290,12 +309,12 @@ static void test_sums_grow_with_the_slots(void **state)
         assert_int_equal(slots_write(slots, some[i], 0, CHUNK_BLOCKS, buf), 0);
     }
     for (size_t i = 0; i < ARRAY_SIZE(some); i++) {
-        assert_int_equal(slots_read(slots, some[i], 0, CHUNK_BLOCKS, buf, &bad), 0);
+        assert_int_equal(slots_read(slots, some[i], 0, CHUNK_BLOCKS, buf, bad), 0);
         flip(some[i], 63, 0x80);
     }
     for (size_t i = 0; i < ARRAY_SIZE(some); i++) {
-        assert_int_equal(slots_read(slots, some[i], 0, CHUNK_BLOCKS, buf, &bad), -EBADMSG);
-        assert_int_equal(bad, UINT64_C(1) << 63);
+        assert_int_equal(slots_read(slots, some[i], 0, CHUNK_BLOCKS, buf, bad), -EBADMSG);
+        assert_int_equal(bad[0], UINT64_C(1) << 63);
     }
 }
 
@@ -324,6 +343,7 @@ int main(void)
         TEST(test_allocated_slots),
         TEST(test_truncate),
         TEST(test_a_flipped_bit_is_noticed),
+        TEST(test_damage_in_several_slots),
         TEST(test_sums_are_learnt_or_given),
         TEST(test_sums_grow_with_the_slots),
         TEST(test_where_no_file_can_be),

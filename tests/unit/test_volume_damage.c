@@ -56,6 +56,34 @@ static void test_many_clean_blocks(void **state)
     assert_int_equal(detach(false), 0);
 }
 
+/* Four chunks, of which one read is made; two are damaged. And one of these has no bytes any more.
+ */
+static void test_damage_in_neighbouring_chunks(void **state)
+{
+    (void)state;
+    begin_clean();
+    for (uint64_t chunk = 1; chunk < 4; chunk++)
+        put_clean(chunk * CHUNK);
+    uint64_t errors = status().cache_errors, misses = status().misses;
+    flip_one(CHUNK + 63 * BLOCK, 1);
+    flip_one(2 * CHUNK, 1);
+    flip_one(2 * CHUNK + 7 * BLOCK, 1);
+    assert_int_equal(check_pattern(0, 4 * CHUNK, 1, false), -EAGAIN);
+    assert_int_equal(status().cache_errors, errors + 3);
+    expect(0, 4 * CHUNK, 1);
+    assert_int_equal(status().misses, misses + 3);
+    expect(100, 4 * CHUNK - 200, 1);
+    assert_int_equal(volume_discard(volume, 2 * CHUNK, CHUNK), 0);
+    expect(0, 2 * CHUNK, 1);
+    expect(2 * CHUNK, CHUNK, 0);
+    static uint8_t got[4 * CHUNK], want[4 * CHUNK];
+    pattern(want, sizeof want, 0, 1);
+    memset(want + 2 * CHUNK, 0, CHUNK);
+    assert_int_equal(volume_read(volume, got, sizeof got, 0, true), 0);
+    assert_memory_equal(got, want, sizeof want);
+    assert_int_equal(detach(false), 0);
+}
+
 static int read_chunk(void)
 {
     return check_pattern(0, CHUNK, 1, true);
@@ -345,6 +373,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_a_clean_block_is_fetched_again),
         TEST(test_many_clean_blocks),
+        TEST(test_damage_in_neighbouring_chunks),
         TEST(test_readers_of_the_same_damage),
         TEST(test_writes_to_parts_of_clean_blocks),
         TEST(test_a_clean_end_keeps_the_sums),

@@ -393,14 +393,14 @@ static void test_a_write_to_neighbours(void **state)
     (void)state;
     begin();
     attach();
-    nth_arm(NTH_FILE, EIO, false, 2);
+    nth_arm(NTH_LARGE, EIO, false, 2);
     put(0, MIB, 2);
     assert_false(nth_disarm());
     assert_int_equal(detach(false), 0);
     attach();
     expect(0, MIB, 2);
     assert_int_equal(status().misses, 0);
-    nth_arm(NTH_FILE, EIO, false, 1);
+    nth_arm(NTH_LARGE, EIO, false, 1);
     assert_int_equal(write_pattern(0, MIB, 3, true), -EIO);
     assert_true(nth_disarm());
     expect(0, MIB, 2);
