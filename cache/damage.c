@@ -31,7 +31,8 @@ int volume_damaged(struct volume *v, struct chunk *c, uint64_t bad)
     uint64_t needed = c->sealed ? c->sealed->mask & ~c->sealed->saved : 0;
     uint64_t lost = bad & (c->dirty | needed);
     uint64_t moving = bad & c->unindexed & ~lost;
-    uint64_t gone = bad & c->valid & ~lost & ~moving; /* unless another reader was faster */
+    /* unless another reader was faster, or a view went on to where there is nothing */
+    uint64_t gone = bad & c->valid & ~c->zero & ~lost & ~moving;
 
     v->cache_errors += mask_count(lost | moving | gone);
     say(v, c, lost,

@@ -127,17 +127,18 @@ struct run {
     struct op ops[UNIT_CHUNKS];
     uint32_t offset; /* in the first */
     size_t len;      /* in all */
+    uint64_t hits;   /* blocks, if it succeeds */
     bool sequential;
 };
 
 /* Lock held. */
-static void join(struct volume *v, struct run *run, struct chunk *c, uint64_t mask, bool counted)
+static void join(struct run *run, struct chunk *c, uint64_t mask, bool counted)
 {
     chunk_begin(c, &run->ops[run->n], mask, OP_READ);
     run->chunks[run->n++] = c;
     if (!run->sequential && c->uses < 3)
         c->uses++;
-    v->hits += counted ? 0 : mask_count(mask);
+    run->hits += counted ? 0 : mask_count(mask);
 }
 
 /* The chunks that follow, as far as their slots are neighbours, too: then one read of the cache
@@ -157,7 +158,7 @@ static void join_neighbours(struct volume *v, struct run *run, uint64_t at, uint
             chunk_busy(c, mask, OP_READ))
             return;
         c->pins++;
-        join(v, run, c, mask, at < fetched);
+        join(run, c, mask, at < fetched);
         run->len += len;
         at += len;
         last = c;
@@ -188,12 +189,13 @@ static int read_run(struct volume *v, struct run *run, uint8_t *buf, bool wait)
             chunk_wait(t, c); /* other readers keep the fetch from them */
         chunk_unpin(t, c);
     }
+    v->hits += r == 0 ? run->hits : 0;
     return r;
 }
 
-/* The next chunk's part of a read, and what lies behind it in the slots: *ret_len bytes. -ENODATA:
- * not all of it is here; -EBADMSG: no longer; -EAGAIN: would have to wait. What is before `fetched`
- * was counted already. */
+/* The next chunk's part of a read, and what lies behind it in the slots: *ret_len bytes. 1: there
+ * is nothing; -ENODATA: not all of it is here; -EBADMSG: no longer; -EAGAIN: would have to wait.
+ * What is before `fetched` was counted already. */
 static int read_some(struct volume *v, uint64_t at, uint64_t end, uint64_t fetched, uint8_t *buf,
                      bool wait, bool sequential, size_t *ret_len)
 {
@@ -205,12 +207,8 @@ static int read_some(struct volume *v, uint64_t at, uint64_t end, uint64_t fetch
     uint64_t mask = touched(run.offset, run.len);
     scope_lock(&t->lock);
     int r = volume_obtain(v, at / CHUNK_BYTES, false, &c);
-    if (r < 0)
-        return r;
-    if (!c) {
-        memset(buf, 0, run.len);
-        return 0;
-    }
+    if (r < 0 || !c)
+        return r < 0 ? r : 1;
     while (r == 0 && chunk_busy(c, mask, OP_READ)) {
         if (wait)
             chunk_wait(t, c);
@@ -223,7 +221,7 @@ static int read_some(struct volume *v, uint64_t at, uint64_t end, uint64_t fetch
         chunk_unpin(t, c);
         return r;
     }
-    join(v, &run, c, mask, at < fetched);
+    join(&run, c, mask, at < fetched);
     join_neighbours(v, &run, at, end, fetched);
     *ret_len = run.len;
     return read_run(v, &run, buf, wait);
@@ -259,7 +257,8 @@ static int read_range(struct volume *v, void *buf, size_t len, uint64_t offset, 
     }
     for (uint64_t at = offset; at < end;) {
         size_t n;
-        r = read_some(v, at, end, fetched, (uint8_t *)buf + (at - offset), wait, sequential, &n);
+        uint8_t *to = (uint8_t *)buf + (at - offset);
+        r = read_some(v, at, end, fetched, to, wait, sequential, &n);
         if ((r == -ENODATA || r == -EBADMSG) && !wait)
             return -EAGAIN;
         if (r == -EBADMSG && (r = volume_try_again(v, ++damaged)) == 0)
@@ -270,7 +269,9 @@ static int read_range(struct volume *v, void *buf, size_t len, uint64_t offset, 
             if (r == -ENOSPC)
                 r = volume_use_less(v, full++);
             ahead_from = ahead_to;
-        } else if (r == 0) {
+        } else if (r >= 0) {
+            if (r == 1)
+                memset(to, 0, n);
             at += n;
             damaged = 0;
         }

@@ -198,14 +198,15 @@ static struct commit *next_segment(struct volume *v, unsigned *ret_number, uint6
 
 /* The first uploader's memory is touched from the start, not when memory is short; the others' when
  * there is more to do than those that have theirs can do, and before they take any of it: who has
- * to wait for memory holds up nobody, and an idle volume needs little. */
-static void wait_for_need(struct volume *v)
+ * to wait for memory holds up nobody, and an idle volume needs little. False: stop. */
+static bool wait_for_need(struct volume *v)
 {
     scope_lock(&v->chunks.lock);
     if (v->uploaders++ == 0)
-        return;
+        return true;
     while (!v->stopping && untaken(v) <= v->uploaders_ready)
         pthread_cond_wait(&v->pack_wanted, &v->chunks.lock);
+    return !v->stopping;
 }
 
 void *volume_uploader(void *arg)
@@ -221,8 +222,7 @@ void *volume_uploader(void *arg)
         scope_lock(&p.v->chunks.lock);
         msg_error(0, "%s: no memory for an uploader", p.v->dir);
         volume_fail(p.v, VOLUME_FAILED);
-    } else {
-        wait_for_need(p.v);
+    } else if (wait_for_need(p.v)) {
         memset(p.buf, 0, BUF_BYTES);
         memset(p.chunk, 0, CHUNK_BYTES);
         while ((c = next_segment(p.v, &number, &turn)) != NULL)

@@ -320,11 +320,13 @@ static int write_blocks(struct unit *u, unsigned i, unsigned n, bool occupied)
 {
     struct slots *slots = u->v->slots;
     struct piece *p = &u->pieces[i];
-    uint32_t slot = p->chunk->slot;
-    uint64_t whole = blocks_of(p, occupied) & ~p->partial;
+    uint64_t which = blocks_of(p, occupied), whole = which & ~p->partial;
     unsigned more = 0; /* blocks */
     int r = 0;
 
+    if (!which) /* perhaps it has no slot, and somebody gives it one now */
+        return 0;
+    uint32_t slot = p->chunk->slot;
     for (unsigned k = 1; k < n; k++)
         more += mask_count(p[k].mask);
     while (r == 0 && whole) {
@@ -333,7 +335,7 @@ static int write_blocks(struct unit *u, unsigned i, unsigned n, bool occupied)
                         p->data + (first * BLOCK_BYTES - p->offset));
         whole &= ~mask_range(first, run);
     }
-    for (uint64_t rest = p->partial & blocks_of(p, occupied); r == 0 && rest; rest &= rest - 1) {
+    for (uint64_t rest = p->partial & which; r == 0 && rest; rest &= rest - 1) {
         unsigned block = (unsigned)__builtin_ctzll(rest);
         r = slots_write(slots, slot, block, 1, mixed_block(u, p, block));
     }

@@ -64,7 +64,7 @@ static void test_damage_in_neighbouring_chunks(void **state)
     begin_clean();
     for (uint64_t chunk = 1; chunk < 4; chunk++)
         put_clean(chunk * CHUNK);
-    uint64_t errors = status().cache_errors, misses = status().misses;
+    uint64_t errors = status().cache_errors, misses = status().misses, hits = status().hits;
     flip_one(CHUNK + 63 * BLOCK, 1);
     flip_one(2 * CHUNK, 1);
     flip_one(2 * CHUNK + 7 * BLOCK, 1);
@@ -72,6 +72,7 @@ static void test_damage_in_neighbouring_chunks(void **state)
     assert_int_equal(status().cache_errors, errors + 3);
     expect(0, 4 * CHUNK, 1);
     assert_int_equal(status().misses, misses + 3);
+    assert_int_equal(status().hits, hits + 4 * 64 - 3);
     expect(100, 4 * CHUNK - 200, 1);
     assert_int_equal(volume_discard(volume, 2 * CHUNK, CHUNK), 0);
     expect(0, 2 * CHUNK, 1);
