@@ -26,6 +26,7 @@ enum {
     PATIENCE_MS = 1000,
 #endif
     ROOTS = 8,        /* whose time is remembered */
+    LOOK_MS = 100,    /* from one look at what was indexed to the next */
     SWEEP_MS = 60000, /* between tries after a failure */
     BYTES_FACTOR = 8, /* logged bytes for each byte of checkpoint */
 };
@@ -318,17 +319,21 @@ static bool due(struct checkpointer *cp, bool wanted, bool closing)
            (cp->segments >= SEGMENTS_MOST || (cp->segments >= SEGMENTS_LEAST && cp->bytes >= cost));
 }
 
-/* Waits for something to do; false: stop. Lock held. */
-static bool wait_for_work(struct volume *v, uint64_t seen)
+/* Waits for something to do: what has been indexed since `seen` is looked at at `again_ms`. False:
+ * stop. Lock held. */
+static bool wait_for_work(struct volume *v, uint64_t seen, int64_t again_ms)
 {
-    while (!v->stopping && v->indexed == seen && !v->checkpoint_wanted) {
-        int64_t at = sweep_time(v->checkpointer);
+    while (!v->stopping && !v->checkpoint_wanted) {
+        bool something = v->indexed != seen;
+        int64_t at = MIN(sweep_time(v->checkpointer), something ? again_ms : INT64_MAX);
         if (v->clock->now_ms() >= at)
             break;
+        v->house_idle += !something;
         if (at == INT64_MAX)
-            pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
+            pthread_cond_wait(&v->house_wanted, &v->chunks.lock);
         else
-            v->clock->wait_until(&v->commit_moved, &v->chunks.lock, at);
+            v->clock->wait_until(&v->house_wanted, &v->chunks.lock, at);
+        v->house_idle -= !something;
     }
     return !v->stopping;
 }
@@ -338,9 +343,10 @@ void *volume_checkpointer(void *arg)
     struct volume *v = arg;
     struct checkpointer *cp = v->checkpointer;
     uint64_t seen = 0;
+    int64_t again_ms = 0;
 
     pthread_mutex_lock(&v->chunks.lock);
-    while (wait_for_work(v, seen)) {
+    while (wait_for_work(v, seen, again_ms)) {
         uint64_t asked = v->sweeps_asked, roots = v->roots_asked;
         bool wanted = v->checkpoint_wanted, all = asked > v->sweeps_made;
         uint64_t made = v->roots_made;
@@ -360,6 +366,7 @@ void *volume_checkpointer(void *arg)
         v->sweep_result = r;
         v->roots_made = roots;
         v->root_result = stored;
+        again_ms = v->clock->now_ms() + LOOK_MS;
         pthread_cond_broadcast(&v->commit_moved);
     }
     pthread_mutex_unlock(&v->chunks.lock);
@@ -372,7 +379,7 @@ int checkpointer_sweep(struct volume *v)
     uint64_t mine = ++v->sweeps_asked;
 
     v->checkpoint_wanted = true;
-    pthread_cond_broadcast(&v->commit_moved);
+    pthread_cond_broadcast(&v->house_wanted);
     while (v->sweeps_made < mine && !v->stopping)
         pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
     return v->sweeps_made < mine ? -ECANCELED : v->sweep_result;
@@ -384,7 +391,7 @@ int checkpointer_root(struct volume *v, uint64_t *ret_seq)
     uint64_t mine = ++v->roots_asked;
 
     v->checkpoint_wanted = true;
-    pthread_cond_broadcast(&v->commit_moved);
+    pthread_cond_broadcast(&v->house_wanted);
     while (v->roots_made < mine && !v->stopping)
         pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
     if (v->roots_made < mine)

@@ -270,8 +270,7 @@ static void plan_until_done(struct volume *v, struct commit *commit)
         if (r == 0 || v->stopping)
             return;
         msg_warn("%s: out of memory for a commit; waiting", v->dir);
-        v->clock->wait_until(&v->commit_moved, &v->chunks.lock,
-                             v->clock->now_ms() + MEMORY_WAIT_MS);
+        v->clock->wait_until(&v->seal_wanted, &v->chunks.lock, v->clock->now_ms() + MEMORY_WAIT_MS);
     }
 }
 
@@ -318,15 +317,15 @@ void *volume_committer(void *arg)
             if (may_move(v))
                 number_moves(v);
             else if (may_seal(v))
-                v->clock->wait_until(&v->commit_moved, &v->chunks.lock,
+                v->clock->wait_until(&v->seal_wanted, &v->chunks.lock,
                                      v->dirty_since_ms + v->cfg.writeback_ms);
             else
-                pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
+                pthread_cond_wait(&v->seal_wanted, &v->chunks.lock);
             continue;
         }
         struct commit *commit = seal(v);
         if (!commit) {
-            v->clock->wait_until(&v->commit_moved, &v->chunks.lock,
+            v->clock->wait_until(&v->seal_wanted, &v->chunks.lock,
                                  v->clock->now_ms() + MEMORY_WAIT_MS);
             continue;
         }
@@ -334,7 +333,9 @@ void *volume_committer(void *arg)
         if (v->stopping)
             break;
         v->packing = commit;
-        pthread_cond_broadcast(&v->pack_wanted);
+        pthread_cond_signal(&v->pack_wanted);
+        if (commit->nsegments > v->uploaders_ready)
+            pthread_cond_broadcast(&v->more_wanted);
     }
     pthread_mutex_unlock(&v->chunks.lock);
     return NULL;
@@ -345,7 +346,7 @@ uint64_t volume_want_commit(struct volume *v)
     if (!has_dirt(v))
         return v->sealed_data;
     v->wanted = MAX(v->wanted, v->sealed + 1);
-    pthread_cond_broadcast(&v->commit_moved);
+    pthread_cond_signal(&v->seal_wanted);
     return v->sealed + 1;
 }
 
@@ -401,7 +402,7 @@ static int wait_for_number(struct volume *v, struct commit *c)
         pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
     if (!v->moving)
         v->moving = c;
-    pthread_cond_broadcast(&v->commit_moved);
+    pthread_cond_signal(&v->seal_wanted);
     while (v->moving == c && !v->stopping && v->state == VOLUME_OK)
         pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
     if (c->planned)
@@ -470,6 +471,9 @@ static void let_go(struct volume *v, struct commit *commit)
         v->newest = NULL;
     v->ncommits--;
     v->indexed = commit->number;
+    pthread_cond_signal(&v->seal_wanted);
+    if (v->house_idle > 0)
+        pthread_cond_broadcast(&v->house_wanted);
     pthread_cond_broadcast(&v->commit_moved);
 }
 
@@ -519,7 +523,7 @@ void *volume_indexer(void *arg)
         if (!ready && v->stopping)
             break;
         if (!ready && !(fine && v->record_wanted)) {
-            pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
+            pthread_cond_wait(&v->index_wanted, &v->chunks.lock);
             continue;
         }
         bool done = !ready || index_commit(v, v->oldest);
@@ -528,7 +532,7 @@ void *volume_indexer(void *arg)
         if (!done && v->stopping)
             break; /* what could not be indexed is found in the log */
         if (!done)
-            v->clock->wait_until(&v->commit_moved, &v->chunks.lock,
+            v->clock->wait_until(&v->index_wanted, &v->chunks.lock,
                                  v->clock->now_ms() + INDEX_WAIT_MS);
     }
     pthread_mutex_unlock(&v->chunks.lock);

@@ -57,7 +57,7 @@ int volume_wait_for_room(struct volume *v)
     if (r < 0)
         return r;
     v->pressed++;
-    pthread_cond_broadcast(&v->commit_moved);
+    pthread_cond_signal(&v->seal_wanted);
     chunks_wait(&v->chunks);
     v->pressed--;
     return v->stopping ? -ECANCELED : volume_check_state(v);

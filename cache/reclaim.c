@@ -182,7 +182,7 @@ static void want_checkpoint(struct volume *v)
 {
     scope_lock(&v->chunks.lock);
     v->checkpoint_wanted = true;
-    pthread_cond_broadcast(&v->commit_moved);
+    pthread_cond_broadcast(&v->house_wanted);
 }
 
 /* Sizes of what was there before this index, and orphans: by one listing, when it is known that
@@ -258,10 +258,13 @@ static bool wait_for_work(struct volume *v, uint64_t seen, int64_t not_before)
         bool something = v->cfg.gc && v->state == VOLUME_OK && v->indexed != seen;
         if (something && v->clock->now_ms() >= not_before)
             break;
+        bool idle = v->cfg.gc && v->indexed == seen;
+        v->house_idle += idle;
         if (something)
-            v->clock->wait_until(&v->commit_moved, &v->chunks.lock, not_before);
+            v->clock->wait_until(&v->house_wanted, &v->chunks.lock, not_before);
         else
-            pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
+            pthread_cond_wait(&v->house_wanted, &v->chunks.lock);
+        v->house_idle -= idle;
     }
     return !v->stopping;
 }
@@ -303,7 +306,7 @@ int volume_collect(struct volume *v)
     int r = v->cfg.read_only ? -EROFS : volume_check_state(v);
     uint64_t mine = ++v->collects_asked;
 
-    pthread_cond_broadcast(&v->commit_moved);
+    pthread_cond_broadcast(&v->house_wanted);
     while (r == 0 && v->collects_made < mine && !v->stopping) {
         pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
         r = volume_check_state(v);

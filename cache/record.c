@@ -31,7 +31,7 @@ void volume_correct_row(struct volume *v, struct chunk *c)
     c->row_covers = 0;
     volume_note_change(v, c);
     if (!v->record_wanted)
-        pthread_cond_broadcast(&v->commit_moved);
+        pthread_cond_signal(&v->index_wanted);
     v->record_wanted = true;
 }
 

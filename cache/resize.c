@@ -17,7 +17,7 @@ static void note_size(struct volume *v)
         v->dirty_since_ms = v->clock->now_ms();
     v->size_changed = true;
     v->changes++;
-    pthread_cond_broadcast(&v->commit_moved);
+    pthread_cond_signal(&v->seal_wanted);
 }
 
 static bool is_size(uint64_t size_bytes)

@@ -111,7 +111,7 @@ static void end_packing(struct volume *v, struct commit *c)
             chunks_give_slot(&v->chunks, s->save_slot);
     }
     v->packing = NULL;
-    pthread_cond_broadcast(&v->commit_moved);
+    pthread_cond_signal(&v->seal_wanted);
 }
 
 /* Commits are durable in order only. Lock held. */
@@ -127,6 +127,7 @@ static void advance(struct volume *v)
         v->last_commit_ms = v->clock->now_ms();
         chunks_changed(&v->chunks);
     }
+    pthread_cond_signal(&v->index_wanted);
     pthread_cond_broadcast(&v->commit_moved);
 }
 
@@ -193,6 +194,8 @@ static struct commit *next_segment(struct volume *v, unsigned *ret_number, uint6
         return NULL;
     *ret_number = v->packing->taken++;
     *ret_turn = v->segments_taken++;
+    if (untaken(v))
+        pthread_cond_signal(&v->pack_wanted); /* the next one takes the next one */
     return v->packing;
 }
 
@@ -205,7 +208,7 @@ static bool wait_for_need(struct volume *v)
     if (v->uploaders++ == 0)
         return true;
     while (!v->stopping && untaken(v) <= v->uploaders_ready)
-        pthread_cond_wait(&v->pack_wanted, &v->chunks.lock);
+        pthread_cond_wait(&v->more_wanted, &v->chunks.lock);
     return !v->stopping;
 }
 

@@ -17,6 +17,16 @@ enum { HOUSE_THREADS = 4, RECORD_TRIES = 5, FULL_TRIES = 50, FULL_WAIT_MS = 100 
 #define CACHE_LEAST MIB
 #endif
 
+enum { CONDS = 8 };
+
+static pthread_cond_t *cond_of(struct volume *v, unsigned i)
+{
+    pthread_cond_t *const all[CONDS] = {&v->commit_moved, &v->seal_wanted, &v->index_wanted,
+                                        &v->house_wanted, &v->pack_wanted, &v->more_wanted,
+                                        &v->upload_moved, &v->fetch_wanted};
+    return all[i];
+}
+
 /* ------------------------------------------------------------------ configuration */
 
 void volume_config_init(struct volume_config *cfg)
@@ -122,10 +132,7 @@ static void tell_to_stop(struct volume *v)
 {
     scope_lock(&v->chunks.lock);
     v->stopping = true;
-    chunks_changed(&v->chunks);
-    pthread_cond_broadcast(&v->commit_moved);
-    pthread_cond_broadcast(&v->pack_wanted);
-    pthread_cond_broadcast(&v->fetch_wanted);
+    volume_wake_all(v);
 }
 
 static void stop_stores(struct volume *v)
@@ -164,10 +171,8 @@ static void free_volume(struct volume *v)
     free(v->threads);
     free(v->unrecorded);
     chunks_destroy(&v->chunks);
-    pthread_cond_destroy(&v->commit_moved);
-    pthread_cond_destroy(&v->pack_wanted);
-    pthread_cond_destroy(&v->upload_moved);
-    pthread_cond_destroy(&v->fetch_wanted);
+    for (unsigned i = 0; i < CONDS; i++)
+        pthread_cond_destroy(cond_of(v, i));
     if (v->lock_fd >= 0)
         close(v->lock_fd); /* and with it the lock on the directory */
     free(v);
@@ -198,10 +203,8 @@ static int open_once(struct store *store, const struct volume_config *config, st
     v->cfg = *config;
     v->clock = config->clock ? config->clock : &clock_system;
     v->lock_fd = -1;
-    clock_cond_init(&v->commit_moved);
-    clock_cond_init(&v->pack_wanted);
-    clock_cond_init(&v->upload_moved);
-    clock_cond_init(&v->fetch_wanted);
+    for (unsigned i = 0; i < CONDS; i++)
+        clock_cond_init(cond_of(v, i));
     r = open_all(v);
     if (r < 0) {
         if (v->threads)
@@ -305,12 +308,18 @@ int volume_check_state(const struct volume *v)
     return v->state == VOLUME_OK ? 0 : -EIO;
 }
 
+void volume_wake_all(struct volume *v)
+{
+    chunks_changed(&v->chunks);
+    for (unsigned i = 0; i < CONDS; i++)
+        pthread_cond_broadcast(cond_of(v, i));
+}
+
 void volume_fail(struct volume *v, enum volume_state state)
 {
     if (v->state == VOLUME_OK || state == VOLUME_FAILED) /* then nothing here may be believed */
         v->state = state;
-    chunks_changed(&v->chunks);
-    pthread_cond_broadcast(&v->commit_moved);
+    volume_wake_all(v);
 }
 
 int volume_use_less(struct volume *v, unsigned tries)

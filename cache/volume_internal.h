@@ -93,10 +93,17 @@ struct volume {
     bool sealing;            /* no new write may begin */
 
     /* commits, oldest first: stored ones at the front, then at most one that is being packed */
-    pthread_cond_t commit_moved; /* any of these moved, or `stopping` or `state` */
-    pthread_cond_t pack_wanted;  /* for the uploaders: `packing` */
-    unsigned uploaders;          /* that began */
-    unsigned uploaders_ready;    /* that have their memory, and wait for a segment */
+    pthread_cond_t commit_moved; /* any of these moved; of the next ones each is for one kind of
+                                    thread only, or every commit would wake them all */
+    pthread_cond_t seal_wanted;  /* the committer: all that should_seal() and may_move() look at */
+    pthread_cond_t index_wanted; /* the indexer: `durable`, `record_wanted` */
+    pthread_cond_t
+        house_wanted;           /* checkpointer and reclaimer: what they are asked for; `indexed` */
+    unsigned house_idle;        /* of these: that have seen all that is in the index */
+    pthread_cond_t pack_wanted; /* uploaders: a segment of `packing` is not taken */
+    pthread_cond_t more_wanted; /* … that have no memory yet: more than those who have can do */
+    unsigned uploaders;         /* that began */
+    unsigned uploaders_ready;   /* that have their memory, and wait for a segment */
     pthread_cond_t upload_moved; /* any of the next three */
     uint64_t segments_taken;     /* to be packed, so far: each one's turn to be uploaded */
     uint64_t uploads_begun;      /* of these, in order */
@@ -161,6 +168,8 @@ struct volume {
 int volume_check_writable(const struct volume *v);
 /* -EIO if writes and flushes fail for good. Lock held. */
 int volume_check_state(const struct volume *v);
+/* `state` or `stopping` changed: all threads look, and all who wait. Lock held. */
+void volume_wake_all(struct volume *v);
 /* Takes the volume down (VOLUME_FENCED, VOLUME_DAMAGED or VOLUME_FAILED). Lock held. */
 void volume_fail(struct volume *v, enum volume_state state);
 int volume_check_range(struct volume *v, uint64_t offset, uint64_t len);

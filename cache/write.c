@@ -389,7 +389,7 @@ static void mark(struct volume *v, struct chunk *c, uint64_t valid, uint64_t zer
         v->dirty_since_ms = v->clock->now_ms();
     chunk_set(&v->chunks, c, valid, zero, c->dirty | news);
     if ((news && first) || (!enough && volume_dirty_enough(v)))
-        pthread_cond_broadcast(&v->commit_moved); /* the committer sets its alarm, or seals */
+        pthread_cond_signal(&v->seal_wanted); /* the committer sets its alarm, or seals */
     if (news)
         volume_note_change(v, c);
 }
