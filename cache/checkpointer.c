@@ -253,7 +253,6 @@ static int write_checkpoint(struct checkpointer *cp)
     scope_lock(&v->chunks.lock);
     v->checkpoint_seq = pos.seq;
     v->own_checkpoints++;
-    pthread_cond_broadcast(&v->commit_moved);
     return 0;
 }
 

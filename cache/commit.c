@@ -88,9 +88,10 @@ static struct commit *seal(struct volume *v)
 {
     struct commit *commit = calloc(1, sizeof *commit);
 
-    v->sealing = true;
-    while (v->writers > 0)
+    while (v->writers > 0) {
+        v->sealing = true; /* again, where a change of the size was faster */
         chunks_wait(&v->chunks);
+    }
     if (commit) {
         size_t n = v->chunks.queues[QUEUE_HELD].n;
         commit->chunks = calloc(n + 1, sizeof *commit->chunks);
@@ -469,9 +470,9 @@ static void let_go(struct volume *v, struct commit *commit)
     v->oldest = commit->next;
     if (!v->oldest)
         v->newest = NULL;
-    v->ncommits--;
     v->indexed = commit->number;
-    pthread_cond_signal(&v->seal_wanted);
+    if (v->ncommits-- == COMMITS_MAX)
+        pthread_cond_signal(&v->seal_wanted);
     if (v->house_idle > 0)
         pthread_cond_broadcast(&v->house_wanted);
     pthread_cond_broadcast(&v->commit_moved);

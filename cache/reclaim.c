@@ -26,6 +26,7 @@ enum {
     VICTIMS = 32,  /* chosen at once */
     SPOILED = 256, /* damaged segments that are remembered */
     YIELD_MS = 500,
+    YIELD_LOOK_MS = 50, /* nobody says that a download or a wait for room is over */
 };
 
 /* Waste is what is stored and not needed. In the steady state of random overwriting each part of it
@@ -77,7 +78,8 @@ static void yield(struct reclaimer *rc)
     scope_lock(&v->chunks.lock);
 
     while (!rc->haste && must_yield(v) && v->clock->now_ms() < until)
-        v->clock->wait_until(&v->commit_moved, &v->chunks.lock, until);
+        v->clock->wait_until(&v->commit_moved, &v->chunks.lock,
+                             MIN(until, v->clock->now_ms() + YIELD_LOOK_MS));
 }
 
 static int commit(struct reclaimer *rc)
