@@ -224,6 +224,35 @@ static bool sync_fault(const struct file *f)
            (wal || is_called(f, "slots")) && sim_chance(1, disk.sync_fault_one_in * (wal ? 4 : 1));
 }
 
+/* Was it written again, whole, by one of the first `n` that came later, and did not fail? */
+static bool is_rewritten(const struct file *f, size_t i, size_t n)
+{
+    const struct change *old = &f->changes[i];
+
+    for (size_t k = i + 1; k < n && old->kind == CHANGE_WRITE; k++) {
+        const struct change *ch = &f->changes[k];
+        if (ch->kind == CHANGE_WRITE && !ch->doubtful && ch->offset == old->offset &&
+            ch->len >= old->len)
+            return true;
+    }
+    return false;
+}
+
+/* Pages of index.db that the next process brings there from the -wal again, as it does with all. */
+static size_t forget_rewritten(struct file *f, size_t n)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < f->nchanges; i++)
+        if (i < n && f->changes[i].doubtful && is_rewritten(f, i, n))
+            free(f->changes[i].bytes);
+        else
+            f->changes[kept++] = f->changes[i];
+    n -= f->nchanges - kept;
+    f->nchanges = kept;
+    return n;
+}
+
 int file_sync(struct file *f, uint64_t upto)
 {
     size_t n = 0;
@@ -236,6 +265,8 @@ int file_sync(struct file *f, uint64_t upto)
         return -EIO;
     }
     bool doubtful = false;
+    if (is_called(f, "index.db"))
+        n = forget_rewritten(f, n);
     for (size_t i = 0; i < n; i++)
         if (f->changes[i].kind == CHANGE_TRUNCATE && f->changes[i].offset == 0)
             doubtful = false;
