@@ -97,13 +97,12 @@ struct volume {
                                     thread only, or every commit would wake them all */
     pthread_cond_t seal_wanted;  /* the committer: all that should_seal() and may_move() look at */
     pthread_cond_t index_wanted; /* the indexer: `durable`, `record_wanted` */
-    pthread_cond_t
-        house_wanted;           /* checkpointer and reclaimer: what they are asked for; `indexed` */
-    unsigned house_idle;        /* of these: that have seen all that is in the index */
-    pthread_cond_t pack_wanted; /* uploaders: a segment of `packing` is not taken */
-    pthread_cond_t more_wanted; /* … that have no memory yet: more than those who have can do */
-    unsigned uploaders;         /* that began */
-    unsigned uploaders_ready;   /* that have their memory, and wait for a segment */
+    pthread_cond_t house_wanted; /* checkpointer, reclaimer: what is asked of them, `indexed` */
+    unsigned house_idle;         /* of these: that have seen all that is in the index */
+    pthread_cond_t pack_wanted;  /* uploaders: a segment of `packing` is not taken */
+    pthread_cond_t more_wanted;  /* … that have no memory yet: more than those who have can do */
+    unsigned uploaders;          /* that began */
+    unsigned uploaders_ready;    /* that have their memory, and wait for a segment */
     pthread_cond_t upload_moved; /* any of the next three */
     uint64_t segments_taken;     /* to be packed, so far: each one's turn to be uploaded */
     uint64_t uploads_begun;      /* of these, in order */

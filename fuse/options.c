@@ -40,7 +40,7 @@ static const struct option table[] = {
      "how long a flush or an uncached read waits for the store before it fails; forever by "
      "default"},
     {"writeback-delay", 0, DURATION, WRITERS, AT(volume.writeback_ms), "TIME", 0,
-     24 * 3600 * SECOND, 0, 
+     24 * 3600 * SECOND, 0,
      "a write is on its way to the bucket after this time at most, or when 64 MiB wait for each 5s "
      "of it"},
     {"uploads", 0, COUNT, WRITERS, AT(volume.uploads), "N", 1, 64, 0,
