@@ -55,6 +55,23 @@ void ambush_evict(struct volume *v)
     pthread_mutex_unlock(&v->chunks.lock);
 }
 
+static bool is_unindexed(struct volume *v, uint64_t number)
+{
+    pthread_mutex_lock(&v->chunks.lock);
+    const struct chunk *c = chunks_find(&v->chunks, number);
+    bool unindexed = c && c->unindexed;
+    pthread_mutex_unlock(&v->chunks.lock);
+    return unindexed;
+}
+
+void ambush_await_commit(struct volume *v, uint64_t offset)
+{
+    int64_t until = sched_now_us() + PATIENCE_US;
+
+    while (sched_now_us() < until && !is_unindexed(v, offset / CHUNK_BYTES))
+        sched_sleep_us(100);
+}
+
 int __wrap_index_mask(struct index *ix, uint64_t chunk, uint64_t *ret_mask)
 {
     struct volume *v = ambush.armed;

@@ -27,6 +27,10 @@ void ambush_disarm(void);
 /* All that is clean is not here any more. */
 void ambush_evict(struct volume *v);
 
+/* Until the chunk at this offset in bytes is in a commit that is not in the index yet, or some
+ * seconds have passed. */
+void ambush_await_commit(struct volume *v, uint64_t offset);
+
 /* What should be done now on this machine, to the chunk at this offset in bytes. */
 enum ambush ambush_now(uint64_t *ret_offset);
 

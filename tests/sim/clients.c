@@ -19,6 +19,7 @@ struct client {
     bool again;      /* it writes there */
     bool near;       /* or elsewhere in that chunk */
     bool whole_blocks;
+    bool gone; /* it does nothing any more */
 };
 
 /* All of a life's. */
@@ -226,6 +227,58 @@ static int flush_after_failure(struct client *c)
     return r;
 }
 
+static void recover(struct client *c, int error)
+{
+    struct life *l = c->life;
+
+    life_judge_error(l, "a client", error);
+    if (!c->party->over && era_failed(l->era, c->number) && !settle(c)) {
+        c->party->failed = true;
+        c->gone = true;
+    } /* else a flush: the next one has to hold what it did not */
+}
+
+static void *drain_main(void *volume)
+{
+    (void)volume_drain(volume);
+    return NULL;
+}
+
+/* A write fails half-way, where blocks are in a commit that is under way, or was. What is there
+ * then, old or new, is what stays. */
+static int write_by_half(struct client *c)
+{
+    struct life *l = c->life;
+    uint32_t sectors = (uint32_t)(volume_size_bytes(l->volume) / SECTOR_BYTES);
+    int r = do_put(c, sectors);
+
+    if (r < 0)
+        return r;
+    struct task *drain = sched_spawn(sched_machine(), drain_main, l->volume);
+    if (sim_chance(1, 4))
+        sched_sleep_us((int64_t)sim_below(2000000));
+    else
+        ambush_await_commit(l->volume, (uint64_t)c->last * SECTOR_BYTES);
+    disk_fail_a_write(l->config.cache_dir, (unsigned)sim_below(3));
+    c->again = true;
+    r = do_put(c, sectors);
+    c->again = false;
+    disk_fail_a_write(NULL, 0);
+    sched_join(drain);
+    if (r < 0)
+        recover(c, r);
+    if (c->gone || c->party->over)
+        return 0;
+    r = flush(c, true);
+    sched_sleep_us((int64_t)sim_below(2000000)); /* and it is in the index */
+    ambush_evict(l->volume);
+    c->again = true;
+    if (r == 0)
+        r = do_read(c, sectors);
+    c->again = false;
+    return r;
+}
+
 /* The promise is put to the test at once: sooner, where disks are bad. Or it dies with what was
  * written on top of it, which is there, and not synced. */
 static int test_promise(struct client *c, bool drain)
@@ -262,6 +315,8 @@ static int do_flush(struct client *c)
     if (run.disk_faults && l->config.sync == SYNC_CACHE && !l->last && !c->party->below &&
         sim_chance(1, 5))
         return flush_after_failure(c);
+    if (run.disk_faults && !c->party->below && sim_chance(1, 4))
+        return write_by_half(c);
     bool drain = sim_chance(1, 4);
     int r = flush(c, drain);
 
@@ -414,22 +469,15 @@ static void *client_main(void *arg)
     struct client *c = arg;
     struct life *l = c->life;
 
-    for (unsigned i = 0; i < l->operations && !l->interrupted && !c->party->over; i++) {
+    for (unsigned i = 0; i < l->operations && !l->interrupted && !c->party->over && !c->gone; i++) {
         if (c->party->below)
             wait_for_size(c);
         if (model_clients > 1 && sim_chance(1, 20))
             ambush_arm(l->volume);
         int r = c->party->over ? 0 : do_something(c);
         ambush_disarm();
-        if (r < 0) {
-            life_judge_error(l, "a client", r);
-            if (c->party->over)
-                break;
-            if (era_failed(l->era, c->number) && !settle(c)) {
-                c->party->failed = true;
-                break;
-            } /* else a flush: the next one has to hold what it did not */
-        }
+        if (r < 0)
+            recover(c, r);
     }
     c->party->at_work--;
     return NULL;

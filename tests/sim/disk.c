@@ -3,6 +3,7 @@
 
 #include "../../store/scope.h"
 
+#include <errno.h>
 #include <string.h>
 
 static struct {
@@ -11,6 +12,8 @@ static struct {
     const char *fault_name; /* of the file; NULL: of any */
     unsigned fault_one_in, sync_fault_one_in;
     const char *sync_fault_dir, *sync_fault_name; /* of the next one that fails */
+    const char *write_fault_dir;                  /* of the slots whose write fails */
+    unsigned write_fault_after;
 } disk;
 
 /* ------------------------------------------------------------------ content */
@@ -293,8 +296,19 @@ void file_sync_names(const char *dir)
         }
 }
 
+static bool write_fault(const struct file *f)
+{
+    if (!disk.write_fault_dir || !is_called(f, "slots") ||
+        !file_is_below(f->path, disk.write_fault_dir) || disk.write_fault_after-- > 0)
+        return false;
+    disk.write_fault_dir = NULL;
+    return true;
+}
+
 int disk_fault(const struct file *f, bool may_be_full)
 {
+    if (may_be_full && write_fault(f))
+        return -EIO;
     bool meant = !disk.fault_name || (may_be_full && is_called(f, disk.fault_name));
 
     if (!meant || !disk.fault_one_in || !file_is_below(f->path, disk.fault_dir) ||
@@ -314,12 +328,19 @@ void disk_fail_syncs_one_in(unsigned n)
 {
     disk.sync_fault_one_in = n;
     disk.sync_fault_name = NULL;
+    disk.write_fault_dir = NULL;
 }
 
 void disk_fail_next_sync(const char *dir, const char *name)
 {
     disk.sync_fault_dir = dir;
     disk.sync_fault_name = name;
+}
+
+void disk_fail_a_write(const char *dir, unsigned after)
+{
+    disk.write_fault_dir = dir;
+    disk.write_fault_after = after;
 }
 
 /* ------------------------------------------------------------------ the end of power */

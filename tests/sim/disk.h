@@ -42,6 +42,10 @@ void disk_fail_syncs_one_in(unsigned n);
  * caller's, until then. */
 void disk_fail_next_sync(const char *dir, const char *name);
 
+/* Of the writes of slots below `dir` (NULL: nowhere) one fails, half-way, once `after` went well.
+ * It stays the caller's, until then. */
+void disk_fail_a_write(const char *dir, unsigned after);
+
 /* A bit of a file below `dir` of this name is another now, in the disk's view too. False: it has
  * none. */
 bool disk_flip(const char *dir, const char *name);
