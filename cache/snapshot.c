@@ -60,6 +60,27 @@ int snapshot_create(struct store *store, const char *name)
     return r;
 }
 
+/* ------------------------------------------------------------------ unfinished */
+
+int snapshot_is_unfinished(struct store *store, const struct pin *pin)
+{
+    int r = *pin->clone_url ? clone_needs_pin(store, pin) : !pin_is_pending(pin->name);
+
+    return r < 0 ? r : !r;
+}
+
+int snapshot_forgive_unfinished(struct store *store, const struct pin *pin, int r)
+{
+    int unfinished = 0;
+
+    if (r == -ENOENT || r == -EBADMSG)
+        unfinished = snapshot_is_unfinished(store, pin);
+    if (unfinished > 0)
+        msg_warn("%s@%s: was never finished, and holds nothing; delete it", store_url(store),
+                 pin->name);
+    return unfinished > 0 ? 0 : r;
+}
+
 /* ------------------------------------------------------------------ list */
 
 struct object {
@@ -375,12 +396,15 @@ static int look_at_pin(void *ctx, const struct pin *other)
     if (strcmp(other->name, p->pin->name) == 0 || p->found)
         return 0;
     int r = look_between(p, other->root, other);
+    if (r < 0)
+        p->found = false; /* by what it could read of it */
+    r = snapshot_forgive_unfinished(log_store(p->log), other, r);
     if (r == 0 && p->found)
         return msg_error(-EBUSY,
                          "%s@%s: %s was made when the volume had just been rolled back to it, and "
                          "needs it; delete that first",
                          store_url(log_store(p->log)), p->pin->name, other->name);
-    return r == -ENOENT ? 0 : r; /* was never finished, or went meanwhile */
+    return r == -ENOENT ? 0 : r; /* went meanwhile */
 }
 
 /* A rollback to it that no checkpoint has yet still reads it; and so does what was pinned between

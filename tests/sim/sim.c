@@ -208,11 +208,14 @@ static struct host *choose_host(struct host *hosts)
     return &hosts[run.alone ? 0 : sim_below(HOSTS)];
 }
 
-static void live(struct host *hosts)
+static bool somebody_dies(const struct host *hosts)
 {
-    int lives = 2 + (int)sim_below(run.lineage ? 8 : 6);
+    return is_dying(&hosts[0]) || is_dying(&hosts[1]);
+}
 
-    while (lives > 0 || is_dying(&hosts[0]) || is_dying(&hosts[1])) {
+static void live(struct host *hosts, int lives)
+{
+    while (lives > 0 || somebody_dies(hosts)) {
         if (run.lineage)
             lineage_step();
         struct host *h = choose_host(hosts);
@@ -247,8 +250,8 @@ static void live(struct host *hosts)
     }
 }
 
-/* Everybody comes to an end; the sky clears. */
-static void settle(struct host *hosts)
+/* Everybody comes to an end; the sky clears. False: first somebody has to die. */
+static bool settle(struct host *hosts)
 {
     weather = (struct weather){.latency_us = 1000};
     bucket_outage(0);
@@ -257,12 +260,16 @@ static void settle(struct host *hosts)
     lineage_settle();
     for (int i = 0; i <= CLONE_HOST; i++) {
         int64_t until = sched_now_us() + 3 * DAY;
-        while (hosts[i].life && !hosts[i].life->over && sched_now_us() < until)
+        while (hosts[i].life && !hosts[i].life->over && !somebody_dies(hosts) &&
+               sched_now_us() < until)
             sched_sleep_us(SECOND);
+        if (somebody_dies(hosts))
+            return false;
         if (hosts[i].life && !hosts[i].life->over)
             sim_fail("host %d does not come to an end: %s", i, hosts[i].life->doing);
         collect(&hosts[i]);
     }
+    return true;
 }
 
 static void check_bucket(int volume)
@@ -379,8 +386,9 @@ static uint64_t simulate(void)
     sim_volumes[THE_VOLUME].newest = era_new(NULL, -1, 0, zeros, sectors);
     sim_volumes[THE_VOLUME].newest->sure = true;
     choose_weather();
-    live(hosts);
-    settle(hosts);
+    live(hosts, 2 + (int)sim_below(run.lineage ? 8 : 6));
+    while (!settle(hosts))
+        live(hosts, 0);
     lineage_look();
     for (int i = 0; i < VOLUMES; i++)
         if (sim_volumes[i].newest) {
