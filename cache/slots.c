@@ -3,12 +3,14 @@
 #include "../store/crc32c.h"
 #include "../store/entry.h"
 #include "../store/scope.h"
+#include "places.h"
 
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 
 enum { SUMS_FIRST = 1024, SUMS_PARTS = 23 };
+enum { GAP_BLOCKS = 8 }; /* that are read in vain, to save a read */
 
 struct slots {
     int fd;
@@ -232,6 +234,47 @@ int slots_read(struct slots *s, uint32_t slot, unsigned first, unsigned n, void 
         return r;
     int rest = slots_read(s, slot + 1, 0, n - here, (uint8_t *)buf + len, ret_bad + 1);
     return rest < 0 ? rest : r;
+}
+
+/* As much of `mask` as can be read at once, with gaps of at most `gap` blocks that are not of
+ * `keep`: how many blocks in *ret_n, from the first one on. */
+static unsigned mask_span(uint64_t mask, uint64_t keep, unsigned gap, unsigned *ret_n)
+{
+    unsigned first = mask_run(mask, ret_n);
+
+    for (uint64_t rest = mask; rest &= ~mask_range(first, *ret_n);) {
+        unsigned end = first + *ret_n, n, next = mask_run(rest, &n);
+        if (next - end > gap || keep & mask_range(end, next - end))
+            break;
+        *ret_n = next + n - first;
+    }
+    return first;
+}
+
+int slots_gather(struct slots *s, uint32_t slot, uint64_t mask, uint64_t keep, void *chunk,
+                 uint64_t *bad)
+{
+    unsigned gap = GAP_BLOCKS;
+    char *to = chunk;
+
+    while (mask) {
+        unsigned n, first = mask_span(mask, keep, gap, &n);
+        size_t at = (size_t)first * BLOCK_BYTES;
+        int r = io_all(s->fd, false, to + at, (size_t)n * BLOCK_BYTES, offset_of(slot, first));
+        if (r < 0 && gap == 0)
+            return r;
+        if (r < 0) { /* perhaps of what is in between */
+            gap = 0;
+            continue;
+        }
+        for (uint64_t rest = mask & mask_range(first, n); rest;) {
+            unsigned here, from = mask_run(rest, &here);
+            *bad |= check(s, slot, from, here, to + (size_t)from * BLOCK_BYTES);
+            rest &= ~mask_range(from, here);
+        }
+        mask &= ~mask_range(first, n);
+    }
+    return 0;
 }
 
 /* The sums of blocks to be written; NULL: of blocks that nobody knows any more. */

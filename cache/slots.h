@@ -35,6 +35,12 @@ int slots_read(struct slots *slots, uint32_t slot, unsigned first, unsigned n, v
                uint64_t ret_bad[]);
 int slots_write(struct slots *slots, uint32_t slot, unsigned first, unsigned n, const void *buf);
 
+/* These blocks of one slot, each to its place in `chunk` (CHUNK_BYTES, block-aligned), in few
+ * reads: what is between them may be read with them, to places in `chunk` that are not of `keep`,
+ * and means nothing. Blocks that are not as they were written are added to *bad. */
+int slots_gather(struct slots *slots, uint32_t slot, uint64_t mask, uint64_t keep, void *chunk,
+                 uint64_t *bad);
+
 /* The slot's sums, by block; 0: not known, and taken from the block when it is read next. */
 const uint32_t *slots_sums(const struct slots *slots, uint32_t slot);
 void slots_set_sums(struct slots *slots, uint32_t slot, const uint32_t sums[]);

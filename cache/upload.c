@@ -27,25 +27,16 @@ static int read_sealed(struct packer *p, struct sealed_chunk *s, uint64_t mask)
     struct chunks *t = &v->chunks;
     uint64_t bad = 0;
     struct op op;
-    int r = 0;
 
     pthread_mutex_lock(&t->lock);
     while (chunk_busy(s->chunk, mask, OP_READ))
         chunk_wait(t, s->chunk);
     chunk_begin(s->chunk, &op, mask, OP_READ);
-    uint64_t saved = s->saved;
+    uint64_t saved = s->saved & mask;
     pthread_mutex_unlock(&t->lock);
-    for (uint64_t rest = mask; rest && r == 0;) {
-        unsigned first = (unsigned)__builtin_ctzll(rest), n;
-        uint64_t bad_here = 0;
-        bool from_save = saved >> first & 1;
-        (void)mask_run((from_save ? rest & saved : rest & ~saved) >> first, &n);
-        r = slots_read(v->slots, from_save ? s->save_slot : s->slot, first, n,
-                       p->chunk + (size_t)first * BLOCK_BYTES, &bad_here);
-        r = r == -EBADMSG ? 0 : r;
-        bad |= bad_here;
-        rest &= ~mask_range(first, n);
-    }
+    int r = slots_gather(v->slots, s->save_slot, saved, 0, p->chunk, &bad);
+    if (r == 0)
+        r = slots_gather(v->slots, s->slot, mask & ~saved, saved, p->chunk, &bad);
     pthread_mutex_lock(&t->lock);
     if (r == 0 && bad)
         (void)volume_damaged_in_commit(v, s->chunk, bad);

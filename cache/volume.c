@@ -370,16 +370,34 @@ int volume_drain(struct volume *v)
     return r == 0 && v->cfg.sync == SYNC_CACHE ? with_room(v, volume_record) : r;
 }
 
-int volume_flush(struct volume *v)
+/* In cache mode, where the cache disk is all that is waited for. */
+static int flush_locally(struct volume *v, bool wait)
 {
-    if (v->cfg.read_only)
-        return 0;
-    if (v->cfg.sync == SYNC_BUCKET)
-        return volume_wait_durable(v);
     pthread_mutex_lock(&v->chunks.lock);
     int r = volume_check_state(v);
     pthread_mutex_unlock(&v->chunks.lock);
-    return r == 0 ? with_room(v, volume_record) : r;
+    if (r == 0 && wait)
+        return with_room(v, volume_record);
+    if (r == 0)
+        r = volume_record(v);
+    return r == -ENOSPC ? -EAGAIN : r;
+}
+
+/* In bucket mode. */
+static int flush_nothing(struct volume *v)
+{
+    scope_lock(&v->chunks.lock);
+    int r = volume_check_state(v);
+    return r == 0 && v->durable < volume_want_commit(v) ? -EAGAIN : r;
+}
+
+int volume_flush(struct volume *v, bool wait)
+{
+    if (v->cfg.read_only)
+        return 0;
+    if (v->cfg.sync == SYNC_CACHE)
+        return flush_locally(v, wait);
+    return wait ? volume_wait_durable(v) : flush_nothing(v);
 }
 
 static void get_space(struct volume *v, struct volume_status *st)

@@ -86,8 +86,9 @@ int volume_write(struct volume *volume, const void *buf, size_t len, uint64_t of
 /* The range reads as zeros afterwards and occupies nothing. */
 int volume_discard(struct volume *volume, uint64_t offset, uint64_t len);
 
-/* Everything written before is durable as `sync` says. */
-int volume_flush(struct volume *volume);
+/* Everything written before is durable as `sync` says. With `wait` false it returns -EAGAIN if it
+ * would have to wait for the store, or for space. */
+int volume_flush(struct volume *volume, bool wait);
 /* Everything written before is in the bucket, whatever `sync` says. */
 int volume_drain(struct volume *volume);
 

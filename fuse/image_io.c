@@ -148,7 +148,7 @@ static void run_write(struct work *work)
     if (job->buf)
         r = volume_write(volume, job->buf, job->len, job->offset, true);
     if (r == 0 && job->flags)
-        r = volume_flush(volume);
+        r = volume_flush(volume, true);
     answer_write(job->req, job->image, r, job->len);
     image_job_free(job);
 }
@@ -203,17 +203,23 @@ static void run_fsync(struct work *work)
 {
     struct job *job = image_job_of(work);
 
-    fuse_reply_err(job->req, image_errno(volume_flush(job->image->volume)));
+    fuse_reply_err(job->req, image_errno(volume_flush(job->image->volume, true)));
     image_job_free(job);
 }
 
 void image_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-    struct job *job = image_job(req, run_fsync);
+    struct image *image = fuse_req_userdata(req);
+    int r = volume_flush(image->volume, false);
 
     (void)ino, (void)datasync, (void)fi;
-    if (job)
-        workers_run(job->image->others, &job->work);
+    if (r != -EAGAIN) {
+        fuse_reply_err(req, image_errno(r));
+    } else {
+        struct job *job = image_job(req, run_fsync);
+        if (job)
+            workers_run(image->others, &job->work);
+    }
 }
 
 static void run_fallocate(struct work *work)

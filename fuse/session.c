@@ -19,7 +19,7 @@
 #endif
 
 enum {
-    RECEIVERS = 4,
+    RECEIVERS = 8,
     PAGE = 4096,
     /* What stands before the bytes of a WRITE. */
     WRITE_HEADER_BYTES = sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in),

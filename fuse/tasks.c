@@ -62,7 +62,7 @@ static int run_kind(struct slot *slot)
     case CONTROL_NOTHING:
         return 0;
     case CONTROL_FLUSH:
-        return volume_flush(v);
+        return volume_flush(v, true);
     case CONTROL_DRAIN:
         return volume_drain(v);
     case CONTROL_COLLECT:

@@ -127,7 +127,7 @@ static void do_op(struct volume *volume, unsigned char *bytes, const struct op *
             wrong("a read gave other bytes than were written", round, op->offset);
         break;
     case FLUSH:
-        need(volume_flush(volume), "flush", round);
+        need(volume_flush(volume, true), "flush", round);
         break;
     }
 }

@@ -10,9 +10,9 @@
 need mkfs.ext4 sqlite3
 need_fs ext4
 
-# What fuse/DESIGN.md and cache/DESIGN.md allow: receiving 4, waiting writes 32, reads that miss 32,
+# What fuse/DESIGN.md and cache/DESIGN.md allow: receiving 8, waiting writes 32, reads that miss 32,
 # uploads 3 and one * 8.4, downloads 16 * 0.5, chunks 7, SQLite 8, a commit 1, code and libraries 16.
-MEMORY_MAX_KIB=$((142 << 10))
+MEMORY_MAX_KIB=$((146 << 10))
 
 # keys_are TOKEN: in the credentials file, at once.
 keys_are() {

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { IMAGE = 2, IO_MAX = 1 << 20, ALIGN = 4096, THREADS = 4 };
+enum { IMAGE = 2, IO_MAX = 1 << 20, ALIGN = 4096, THREADS = 8 };
 static int fd, cached; /* the same file, and never past the page cache */
 static off_t size;
 

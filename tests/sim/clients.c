@@ -172,13 +172,21 @@ static bool settle(struct client *c)
     return r == 0;
 }
 
+/* At once, if that is possible. */
+static int flush_somehow(struct volume *v)
+{
+    int r = sim_chance(1, 2) ? volume_flush(v, false) : -EAGAIN;
+
+    return r == -EAGAIN ? volume_flush(v, true) : r;
+}
+
 static int flush(struct client *c, bool drain)
 {
     struct life *l = c->life;
     size_t completed[CLIENTS_MAX];
 
     era_completed(l->era, completed);
-    int r = drain ? volume_drain(l->volume) : volume_flush(l->volume);
+    int r = drain ? volume_drain(l->volume) : flush_somehow(l->volume);
     if (r == 0)
         era_flushed(l->era, completed, drain || l->config.sync == SYNC_BUCKET);
     l->flush_failed = l->flush_failed || r < 0;

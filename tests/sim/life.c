@@ -316,7 +316,7 @@ static void close_it(struct life *l)
 static bool flush_at_once(struct life *l)
 {
     l->doing = "flushing at once";
-    int r = volume_flush(l->volume);
+    int r = volume_flush(l->volume, true);
     if (r < 0)
         life_judge_error(l, l->doing, r);
     return r == 0;

@@ -79,10 +79,10 @@ static inline void begin_clean(void)
 /* As a volume is that could not upload block 5 of pattern 2. */
 static inline void expect_damaged(void)
 {
-    assert_int_equal(volume_flush(volume), cfg.sync == SYNC_BUCKET ? -EIO : 0);
+    assert_int_equal(volume_flush(volume, true), cfg.sync == SYNC_BUCKET ? -EIO : 0);
     assert_int_equal(volume_drain(volume), -EIO);
     assert_int_equal(status().state, VOLUME_DAMAGED);
-    assert_int_equal(volume_flush(volume), -EIO);
+    assert_int_equal(volume_flush(volume, true), -EIO);
     assert_int_equal(write_pattern(5 * BLOCK, BLOCK, 3, true), -EIO);
     assert_int_equal(check_pattern(5 * BLOCK, BLOCK, 2, true), -EIO);
     expect(0, 4 * BLOCK, 1);

@@ -48,7 +48,7 @@ static void restore_bucket(void)
 
 static void flush(void)
 {
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
 }
 
 static int ignore_commit(void *ctx, const struct header *last, const struct entry *entries,

@@ -32,7 +32,7 @@ static void commit_in(uint64_t first, uint64_t end, int n)
             assert_int_equal(volume_discard(volume, block * BLOCK, BLOCK), 0);
             tags[block] = 0;
         }
-        assert_int_equal(volume_flush(volume), 0);
+        assert_int_equal(volume_flush(volume, true), 0);
     }
 }
 

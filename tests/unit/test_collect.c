@@ -38,7 +38,7 @@ static void write_at_random(int commits, int blocks)
     for (int i = 0; i < commits; i++) {
         for (int n = 0; n < blocks; n++)
             put_tag(draw(&rng, NBLOCKS), (uint8_t)(1 + draw(&rng, 255)));
-        assert_int_equal(volume_flush(volume), 0);
+        assert_int_equal(volume_flush(volume, true), 0);
     }
 }
 
@@ -119,7 +119,7 @@ static void test_deletes_while_writing_goes_on(void **state)
     do {
         before = n;
         put(0, MIB, draw(&rng, 1000) + 1);
-        assert_int_equal(volume_flush(volume), 0);
+        assert_int_equal(volume_flush(volume, true), 0);
         assert_true(clock_system.now_ms() < until);
         n = objects_of_the_log();
     } while (n >= before);

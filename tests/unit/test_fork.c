@@ -175,7 +175,7 @@ static void make_fork(bool clean)
     write_tags(2000, true);
     assert_int_equal(volume_drain(volume), 0);
     write_tags(300, true);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     assert_int_equal(detach(true), 0);
     if (!clean)
         make_unclean();
@@ -315,7 +315,7 @@ static void test_dirt_fills_the_cache(void **state)
     write_tags(3000, true);
     assert_int_equal(volume_drain(volume), 0);
     write_tags(2500, true);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     assert_int_equal(detach(true), 0);
     make_unclean();
     attach_elsewhere();
@@ -383,7 +383,7 @@ static void test_fenced_by_nobody(void **state)
     for (int r = 0, i = 0; r == 0; i++) {
         assert_true(i < 3);
         write_tags(300, true);
-        assert_int_equal(volume_flush(volume), 0); /* to the cache */
+        assert_int_equal(volume_flush(volume, true), 0); /* to the cache */
         r = volume_drain(volume);
     }
     assert_int_equal(status().state, VOLUME_FENCED);

@@ -46,7 +46,7 @@ static void commit(uint64_t number)
 {
     put(number * 64 * KIB, 64 * KIB, number);
     put(3 * MIB, 8 * KIB, number);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
 }
 
 static void begin_with_no_cache(void)
@@ -161,7 +161,7 @@ static uint64_t repair(void)
     attach();
     uint64_t number = found_commit();
     put(2 * MIB + 512 * KIB, 4 * KIB, 77); /* and it can be used */
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     assert_int_equal(detach(false), 0);
     begin_with_no_cache();
     attach();
@@ -455,7 +455,7 @@ static void test_a_warm_cache_between_claim_and_root(void **arg)
 
 static int flush_it(void)
 {
-    return volume_flush(volume);
+    return volume_flush(volume, true);
 }
 
 /* A writer that knows nothing of the damage goes on: its next flush fails. */
@@ -469,7 +469,7 @@ static void test_a_running_writer_is_fenced(void **arg)
         attach();
         if (damage != 3) /* else its claim is the last object */
             put(2 * MIB + 512 * KIB, 4 * KIB, 77);
-        assert_int_equal(volume_flush(volume), 0);
+        assert_int_equal(volume_flush(volume, true), 0);
         if (damage == 0)
             mem_remove(&mem, key_of(HEADER_SEGMENT, 13));
         else if (damage == 1)

@@ -98,7 +98,7 @@ static void test_growth_that_another_replaced(void **state)
     assert_int_equal(volume_drain(volume), 0);
     mem_retry(&mem, script_hang, "P");
     assert_int_equal(volume_resize(volume, OLD + MIB), 0);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     volume_stop(volume);
     mem_retry(&mem, NULL, NULL);
     assert_int_equal(detach(true), 0);
@@ -160,7 +160,7 @@ static bool stop_at(unsigned n, enum sync_mode sync, bool lose)
     mem_init(&mem);
     create_and_attach(OLD);
     put(0, OLD, 1);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     puts_left = n;
     hung = false;
     mem_retry(&mem, script_hang_later, NULL);

@@ -275,6 +275,51 @@ static void test_damage_in_several_slots(void **state)
     }
 }
 
+/* Some blocks, each at its place, and those of another slot amid them. */
+static void test_gather(void **state)
+{
+    static _Alignas(4096) uint8_t chunk[CHUNK_BYTES];
+    uint64_t rng = 1;
+
+    (void)state;
+    pattern(model, sizeof model, 0, 1);
+    assert_int_equal(slots_write(slots, 0, 0, SLOTS * CHUNK_BLOCKS, model), 0);
+    for (int i = 0; i < 300; i++) {
+        unsigned thin = (unsigned)draw(&rng, 6);
+        uint64_t mask = mix(rng++), damaged = 0, found = 0;
+        uint32_t slot = (uint32_t)draw(&rng, SLOTS - 1);
+        while (thin-- > 0)
+            mask &= mix(rng++);
+        uint64_t saved = draw(&rng, 2) ? mask & mix(rng++) : 0;
+        unsigned block = (unsigned)draw(&rng, CHUNK_BLOCKS);
+        flip(slot, block, 1);
+        damaged = mask & ~saved & UINT64_C(1) << block;
+        memset(chunk, 0, sizeof chunk);
+        assert_int_equal(slots_gather(slots, slot + 1, saved, 0, chunk, &found), 0);
+        assert_int_equal(slots_gather(slots, slot, mask & ~saved, saved, chunk, &found), 0);
+        assert_int_equal(found, damaged);
+        flip(slot, block, 1);
+        for (unsigned b = 0; b < CHUNK_BLOCKS; b++)
+            if ((mask & ~damaged) >> b & 1)
+                assert_memory_equal(
+                    chunk + b * BLOCK_BYTES,
+                    model + (slot + (saved >> b & 1)) * CHUNK_BYTES + b * BLOCK_BYTES, BLOCK_BYTES);
+    }
+}
+
+/* Of what is between the blocks nothing is learnt: it may be written at this moment. */
+static void test_gather_learns_of_its_blocks_only(void **state)
+{
+    static _Alignas(4096) uint8_t chunk[CHUNK_BYTES];
+    uint64_t found = 0;
+
+    (void)state;
+    assert_int_equal(slots_reserve(slots, 0), 0);
+    assert_int_equal(slots_gather(slots, 0, 0x85, 0, chunk, &found), 0);
+    for (unsigned b = 0; b < CHUNK_BLOCKS; b++)
+        assert_int_equal(slots_sums(slots, 0)[b] != 0, 0x85U >> MIN(b, 31U) & 1);
+}
+
 /* Without a sum the first reader's bytes are believed. */
 static void test_sums_are_learnt_or_given(void **state)
 {
@@ -344,6 +389,8 @@ int main(void)
         TEST(test_truncate),
         TEST(test_a_flipped_bit_is_noticed),
         TEST(test_damage_in_several_slots),
+        TEST(test_gather),
+        TEST(test_gather_learns_of_its_blocks_only),
         TEST(test_sums_are_learnt_or_given),
         TEST(test_sums_grow_with_the_slots),
         TEST(test_where_no_file_can_be),

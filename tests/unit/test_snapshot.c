@@ -114,11 +114,11 @@ static void test_the_newest_instant(void **state)
     assert_int_equal(expect_newest(3).pos.seq, 1); /* the claim */
     for (unsigned i = 0; i < 20; i++) {
         put(i * MIB, 4096, i + 1);
-        assert_int_equal(volume_flush(volume), 0);
+        assert_int_equal(volume_flush(volume, true), 0);
     }
     uint64_t seq = expect_newest(3).pos.seq;
     put(0, 40 * MIB, 99); /* several segments */
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     uint64_t last = expect_newest(20).pos.seq;
     assert_true(last > seq + 3);
     assert_int_equal(detach(true), 0);
@@ -175,14 +175,14 @@ static void test_few_requests(void **state)
     create_and_attach(GIB);
     for (unsigned i = 0; i < 300; i++) {
         put(i * MIB, 4096, i + 1);
-        assert_int_equal(volume_flush(volume), 0);
+        assert_int_equal(volume_flush(volume, true), 0);
     }
     n = requests();
     assert_int_equal(snapshot("monday"), 0);
     assert_in_range(requests() - n, 1, 10);
     assert_int_equal(mem_count(&mem, "snapshot/" PIN_PENDING), 0);
     put(0, 4096, 301);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     assert_int_equal(snapshot("monday"), -EEXIST);
     assert_int_equal(snapshot("clone-x"), -EINVAL);
     assert_int_equal(snapshot("-x"), -EINVAL);
@@ -199,7 +199,7 @@ static void test_rollback_and_back(void **state)
     (void)state;
     create_and_attach(GIB);
     put(0, 8 * MIB, 1);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     assert_int_equal(snapshot("monday"), 0);
     put(MIB, MIB, 2);
     put(100 * MIB, MIB, 3);
@@ -233,7 +233,7 @@ static void test_rollback_without_a_root(void **state)
     (void)state;
     create_and_attach(GIB);
     put(0, 8 * MIB, 1);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     assert_int_equal(snapshot("monday"), 0);
     put(MIB, MIB, 2);
     assert_int_equal(detach(false), 0);
@@ -321,7 +321,7 @@ static void test_dirty_blocks_are_a_fork(void **state)
     assert_int_equal(volume_drain(volume), 0);
     assert_int_equal(snapshot("monday"), 0);
     put(0, MIB, 2);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     assert_int_equal(detach(true), 0);
     assert_int_equal(rollback("monday"), 0);
     assert_int_equal(try_attach(), -ESTALE);

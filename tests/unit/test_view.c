@@ -98,7 +98,7 @@ static void see(uint64_t offset, size_t len, uint64_t tag)
 static void put_and_flush(uint64_t offset, size_t len, uint64_t tag)
 {
     put(offset, len, tag);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
 }
 
 /* The first segment, which everything of was overwritten. What was flushed is dead when it is in
@@ -204,7 +204,7 @@ static void test_nothing_is_written(void **state)
     assert_int_equal(volume_shrink(reader, 512 * MIB, true), -EROFS);
     assert_int_equal(volume_collect(reader), -EROFS);
     assert_int_equal(volume_defrag(reader, 0, GIB, &d), -EROFS);
-    assert_int_equal(volume_flush(reader), 0);
+    assert_int_equal(volume_flush(reader, true), 0);
     assert_int_equal(volume_drain(reader), 0);
     assert_int_equal(volume_seek(reader, 0, true, &at), 0);
     assert_int_equal(at, MIB);
@@ -224,7 +224,7 @@ static void test_the_newest_instant(void **state)
     put(0, MIB, 2); /* not flushed: nobody has it */
     view_of(NULL, 0);
     uint64_t seq = view_status().instant_seq;
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     see(0, MIB, 1);
     unsigned all = tries("PDGL");
     see(0, MIB, 1);
@@ -293,12 +293,12 @@ static void test_following(void **state)
     await(sees(MIB, MIB, 2));
     see(0, MIB, 1);
     assert_int_equal(volume_discard(volume, 0, 512 * MIB), 0); /* more than is in memory */
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     await(sees(0, 4 * MIB, 0));
     assert_int_equal(view_status().allocated_bytes, 0);
     assert_int_equal(volume_seek(reader, 0, true, &at), -ENXIO);
     assert_int_equal(volume_resize(volume, 2 * GIB), 0);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     await(volume_size_bytes(reader) == 2 * GIB);
     put_and_flush(2 * GIB - MIB, MIB, 3);
     await(sees(2 * GIB - MIB, MIB, 3));
@@ -540,7 +540,7 @@ static void test_every_request_of_a_follower_fails(void **state)
         put_and_flush(nth * MIB, MIB, 2);
         put(0, MIB, nth + 1);
         n = (struct nth_request){nth, nth % 2 ? MEM_REFUSE : MEM_FAIL};
-        assert_int_equal(volume_flush(volume), 0);
+        assert_int_equal(volume_flush(volume, true), 0);
         mem_retry(&mem, fail_nth, &n);
         await(sees(0, MIB, nth + 1));
         mem_retry(&mem, NULL, NULL);

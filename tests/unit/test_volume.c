@@ -101,7 +101,7 @@ static void random_op(uint64_t *rng)
         return;
     default:
         if (draw(rng, 4) == 0)
-            assert_int_equal(volume_flush(volume), 0);
+            assert_int_equal(volume_flush(volume, true), 0);
         return;
     }
     assert_int_equal(volume_write(volume, model + offset, len, offset, true), 0);
@@ -144,7 +144,7 @@ static void test_zeros_cost_nothing(void **state)
     (void)state;
     create_and_attach(GIB);
     put(0, CHUNK, 1);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     unsigned before = requests();
     memset(buf, 0, SIZE);
     assert_int_equal(volume_write(volume, buf, 4 * MIB, 8 * MIB, true), 0);
@@ -153,7 +153,7 @@ static void test_zeros_cost_nothing(void **state)
     assert_int_equal(status().dirty_bytes, 0);
     assert_int_equal(volume_allocated_bytes(volume), CHUNK);
     assert_int_equal(status().cached_bytes, CHUNK);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     assert_int_equal(requests(), before);
     assert_int_equal(detach(false), 0);
 }
@@ -167,7 +167,7 @@ static void test_discarding_the_largest_volume(void **state)
     put(0, CHUNK, 1);
     put(size - CHUNK, CHUNK, 2);
     put(size / 2 / CHUNK * CHUNK, CHUNK, 3);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     put(size / 4 / CHUNK * CHUNK, CHUNK, 4);
     assert_int_equal(volume_seek(volume, CHUNK, true, &at), 0);
     assert_int_equal(at, size / 4 / CHUNK * CHUNK);
@@ -177,7 +177,7 @@ static void test_discarding_the_largest_volume(void **state)
     assert_int_equal(volume_discard(volume, 0, size), 0);
     assert_int_equal(volume_allocated_bytes(volume), 0);
     assert_int_equal(volume_seek(volume, 0, true, &at), -ENXIO);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     assert_int_equal(nputs(), before + 1);
     attach_cold();
     assert_int_equal(volume_allocated_bytes(volume), 0);
@@ -205,7 +205,7 @@ static void test_seeking_over_what_was_just_discarded(void **state)
     create_and_attach(4096 * GIB);
     for (uint64_t i = 0; i <= N; i++)
         put(i * stride, 4096, 1);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     mem_retry(&mem, script_hang, "P"); /* it stays so */
     assert_int_equal(volume_discard(volume, 0, middle), 0);
     assert_int_equal(volume_discard(volume, middle + CHUNK, last - middle - CHUNK), 0);
@@ -319,6 +319,28 @@ static void test_sizes_at_create(void **state)
     assert_int_equal(detach(false), 0);
 }
 
+/* Who must not wait for the store is told so; not where there is nothing to wait for. */
+static void test_flush_without_waiting(void **state)
+{
+    (void)state;
+    create_and_attach(4 * MIB);
+    put(0, 4096, 1);
+    assert_int_equal(volume_flush(volume, false), -EAGAIN);
+    assert_int_equal(volume_flush(volume, true), 0);
+    unsigned before = nputs();
+    assert_int_equal(volume_flush(volume, false), 0);
+    assert_int_equal(nputs(), before);
+    assert_int_equal(detach(false), 0);
+    cfg.sync = SYNC_CACHE;
+    cfg.writeback_ms = 3600000;
+    attach();
+    before = nputs();
+    put(0, 4096, 2);
+    assert_int_equal(volume_flush(volume, false), 0);
+    assert_int_equal(nputs(), before);
+    assert_int_equal(detach(false), 0);
+}
+
 static void test_resize(void **state)
 {
     uint64_t at;
@@ -331,7 +353,7 @@ static void test_resize(void **state)
     assert_int_equal(volume_resize(volume, UINT64_C(1) << 63), -EINVAL);
     assert_int_equal(volume_resize(volume, 4 * MIB + 4096), 0);
     unsigned before = nputs();
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     assert_int_equal(nputs(), before + 1);
     assert_int_equal(volume_resize(volume, GIB), 0);
     assert_int_equal(volume_size_bytes(volume), GIB);
@@ -340,7 +362,7 @@ static void test_resize(void **state)
     expect(4 * MIB + 4096, CHUNK, 0);
     assert_int_equal(volume_seek(volume, 4 * MIB + 4096, false, &at), 0);
     assert_int_equal(at, 4 * MIB + 4096);
-    assert_int_equal(volume_flush(volume), 0); /* of nothing but the size */
+    assert_int_equal(volume_flush(volume, true), 0); /* of nothing but the size */
     assert_int_equal(nputs(), before + 2);
     put(GIB - 4096, 4096, 2);
     attach_cold();
@@ -409,7 +431,7 @@ static void test_status_numbers(void **state)
     assert_int_equal(st.dirty_bytes, CHUNK + 4096);
     assert_int_equal(st.allocated_bytes, CHUNK + 4096);
     assert_int_equal(st.uploading_bytes, 0);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     st = status();
     assert_int_equal(st.dirty_bytes, 0);
     assert_int_equal(st.commits, 1);
@@ -448,9 +470,9 @@ static void test_a_flush_is_one_put(void **state)
         unsigned before = requests();
         for (int k = 0; k < 50; k++)
             put(draw(&rng, 64 * MIB / 4096) * 4096, 4096, 1 + draw(&rng, 9));
-        assert_int_equal(volume_flush(volume), 0);
+        assert_int_equal(volume_flush(volume, true), 0);
         assert_int_equal(requests(), before + 1);
-        assert_int_equal(volume_flush(volume), 0);
+        assert_int_equal(volume_flush(volume, true), 0);
         assert_int_equal(volume_drain(volume), 0);
         assert_int_equal(requests(), before + 1);
     }
@@ -474,7 +496,7 @@ static void test_a_warm_cache_makes_no_requests(void **state)
 
 static int flush(void)
 {
-    return volume_flush(volume);
+    return volume_flush(volume, true);
 }
 
 /* What is written while a commit waits for its packer is not in it. */
@@ -547,7 +569,7 @@ static int share_chunks(void)
         else
             break;
         if (r == 0 && draw(&rng, 10) == 0)
-            r = volume_flush(volume);
+            r = volume_flush(volume, true);
         if (r == 0)
             r = volume_discard(volume, offset + 50, 4046);
         if (r == 0)
@@ -583,6 +605,7 @@ int main(void)
         TEST(test_not_waiting_for_a_fetch),
         TEST(test_out_of_range),
         TEST(test_sizes_at_create),
+        TEST(test_flush_without_waiting),
         TEST(test_resize),
         TEST(test_dirty_limit),
         TEST(test_status_numbers),

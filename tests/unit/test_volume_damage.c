@@ -39,7 +39,7 @@ static void test_many_clean_blocks(void **state)
     (void)state;
     begin_clean();
     assert_int_equal(volume_discard(volume, 20 * BLOCK, BLOCK), 0); /* reads come in two runs */
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     uint64_t errors = status().cache_errors;
     for (unsigned block = 0; block < 64; block += 3)
         assert_int_equal(flip(block * BLOCK, 1), 1);
@@ -209,7 +209,7 @@ static void damaged_dirt(void)
         attach();
         puts = mem.tries['P'];
         if (cfg.sync == SYNC_BUCKET) /* nothing may be written to what rows vouch for */
-            assert_int_equal(volume_flush(volume), -EIO);
+            assert_int_equal(volume_flush(volume, true), -EIO);
         expect_damaged();
         assert_int_equal(mem.tries['P'], puts);
     }
@@ -250,7 +250,7 @@ static void test_damage_while_unmounted(void **state)
 
 static int flush(void)
 {
-    return volume_flush(volume);
+    return volume_flush(volume, true);
 }
 
 /* A commit of pattern 3, three segments, of which the last is not packed: the first one hangs, and

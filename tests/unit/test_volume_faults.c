@@ -133,7 +133,7 @@ static void test_growth_is_kept_with_the_cache(void **state)
     attach();
     assert_int_equal(volume_size_bytes(volume), 64 * MIB);
     expect(63 * MIB, CHUNK, 2);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     assert_int_equal(detach(false), 0);
     lose_cache();
     attach();
@@ -180,9 +180,9 @@ static void test_fenced(void **state)
     expect(0, CHUNK, 1);
     take_over();
     put(CHUNK, CHUNK, 2);
-    assert_int_equal(volume_flush(volume), -EIO);
+    assert_int_equal(volume_flush(volume, true), -EIO);
     assert_int_equal(status().state, VOLUME_FENCED);
-    assert_int_equal(volume_flush(volume), -EIO);
+    assert_int_equal(volume_flush(volume, true), -EIO);
     assert_int_equal(volume_drain(volume), -EIO);
     assert_int_equal(write_pattern(CHUNK, CHUNK, 3, true), -EIO);
     assert_int_equal(write_pattern(CHUNK, 1, 3, false), -EIO);
@@ -241,7 +241,7 @@ static void test_a_fork_is_refused(void **state)
 
 static int flush(void)
 {
-    return volume_flush(volume);
+    return volume_flush(volume, true);
 }
 
 static void test_outage_is_a_pause(void **state)
@@ -251,7 +251,7 @@ static void test_outage_is_a_pause(void **state)
     (void)state;
     create_and_attach(64 * MIB);
     put(0, CHUNK, 1);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     mem_retry(&mem, script_fail, NULL);
     put(CHUNK, CHUNK, 2);
     call(&c, flush);
@@ -262,7 +262,7 @@ static void test_outage_is_a_pause(void **state)
     assert_false(c.done);
     mem_retry(&mem, NULL, NULL);
     assert_int_equal(called(&c), 0);
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     assert_int_equal(status().state, VOLUME_OK);
     assert_int_equal(status().dirty_bytes, 0);
     assert_int_equal(detach(false), 0);
@@ -276,13 +276,13 @@ static void test_flush_times_out(void **state)
     create_and_attach(64 * MIB);
     put(0, CHUNK, 1);
     mem_retry(&mem, script_hang, "P");
-    assert_int_equal(volume_flush(volume), -ETIMEDOUT);
-    assert_int_equal(volume_flush(volume), -ETIMEDOUT);
+    assert_int_equal(volume_flush(volume, true), -ETIMEDOUT);
+    assert_int_equal(volume_flush(volume, true), -ETIMEDOUT);
     assert_int_equal(status().dirty_bytes, CHUNK);
     expect(0, CHUNK, 1);
     mem_retry(&mem, NULL, NULL);
     await(status().dirty_bytes == 0); /* it was never given up */
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     assert_int_equal(detach(false), 0);
     lose_cache();
     attach();

@@ -84,7 +84,7 @@ static bool flush_stores_rows(void)
 {
     off_t before = wal_bytes();
 
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     return wal_bytes() != before;
 }
 

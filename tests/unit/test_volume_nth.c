@@ -172,7 +172,7 @@ static void acknowledged(bool bucket)
 
 static void story_flush(void)
 {
-    if (fine(volume_flush(volume)))
+    if (fine(volume_flush(volume, true)))
         acknowledged(cfg.sync == SYNC_BUCKET);
 }
 
@@ -266,7 +266,7 @@ static void end(bool lose_cache_first)
         expect_acknowledged(true);
     }
     put(0, 4096, 9); /* it is as good as ever */
-    assert_int_equal(volume_flush(volume), 0);
+    assert_int_equal(volume_flush(volume, true), 0);
     assert_int_equal(detach(false), 0);
     lose_cache();
 }
@@ -282,7 +282,7 @@ static void make_old_bucket(void)
     put(MIB, MIB, 1);
     for (unsigned i = 0; i < OLD_COMMITS; i++) {
         put(MIB + i * BLOCK, BLOCK, 1);
-        assert_int_equal(volume_flush(volume), 0);
+        assert_int_equal(volume_flush(volume, true), 0);
     }
     assert_int_equal(volume_close(volume, true), 0); /* writes no checkpoint */
     store_free(store);
