@@ -319,28 +319,6 @@ static void test_sizes_at_create(void **state)
     assert_int_equal(detach(false), 0);
 }
 
-/* Who must not wait for the store is told so; not where there is nothing to wait for. */
-static void test_flush_without_waiting(void **state)
-{
-    (void)state;
-    create_and_attach(4 * MIB);
-    put(0, 4096, 1);
-    assert_int_equal(volume_flush(volume, false), -EAGAIN);
-    assert_int_equal(volume_flush(volume, true), 0);
-    unsigned before = nputs();
-    assert_int_equal(volume_flush(volume, false), 0);
-    assert_int_equal(nputs(), before);
-    assert_int_equal(detach(false), 0);
-    cfg.sync = SYNC_CACHE;
-    cfg.writeback_ms = 3600000;
-    attach();
-    before = nputs();
-    put(0, 4096, 2);
-    assert_int_equal(volume_flush(volume, false), 0);
-    assert_int_equal(nputs(), before);
-    assert_int_equal(detach(false), 0);
-}
-
 static void test_resize(void **state)
 {
     uint64_t at;
@@ -605,7 +583,6 @@ int main(void)
         TEST(test_not_waiting_for_a_fetch),
         TEST(test_out_of_range),
         TEST(test_sizes_at_create),
-        TEST(test_flush_without_waiting),
         TEST(test_resize),
         TEST(test_dirty_limit),
         TEST(test_status_numbers),

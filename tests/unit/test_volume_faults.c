@@ -268,6 +268,31 @@ static void test_outage_is_a_pause(void **state)
     assert_int_equal(detach(false), 0);
 }
 
+/* Who must not wait for the store is told so; not where there is nothing to wait for. */
+static void test_flush_without_waiting(void **state)
+{
+    (void)state;
+    create_and_attach(4 * MIB);
+    mem_retry(&mem, script_fail, NULL);
+    assert_int_equal(volume_flush(volume, false), 0);
+    put(0, CHUNK, 1);
+    assert_int_equal(volume_flush(volume, false), -EAGAIN);
+    mem_retry(&mem, NULL, NULL);
+    assert_int_equal(volume_flush(volume, true), 0);
+    mem_retry(&mem, script_fail, NULL);
+    assert_int_equal(volume_flush(volume, false), 0);
+    mem_retry(&mem, NULL, NULL);
+    assert_int_equal(detach(false), 0);
+    cfg.sync = SYNC_CACHE;
+    attach();
+    mem_retry(&mem, script_fail, NULL);
+    put(0, CHUNK, 2);
+    assert_int_equal(volume_flush(volume, false), 0);
+    expect(0, CHUNK, 2);
+    mem_retry(&mem, NULL, NULL);
+    assert_int_equal(detach(false), 0);
+}
+
 /* A flush that timed out is not done later without its data. */
 static void test_flush_times_out(void **state)
 {
@@ -516,6 +541,7 @@ int main(void)
         TEST(test_fenced_is_quiet),
         TEST(test_a_fork_is_refused),
         TEST(test_outage_is_a_pause),
+        TEST(test_flush_without_waiting),
         TEST(test_flush_times_out),
         TEST(test_read_times_out),
         TEST(test_discards_give_disk_space_back),
