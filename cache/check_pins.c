@@ -95,6 +95,15 @@ static int need_places(void *ctx, const struct places *p)
     return r;
 }
 
+/* 1: whoever made it, died before he had looked whether what it needs is there, so nothing relies
+ * on it. */
+static int is_unfinished(struct check *c, const struct pin *pin)
+{
+    int r = *pin->clone_url ? clone_needs_pin(c->store, pin) : !pin_is_pending(pin->name);
+
+    return r < 0 ? r : !r;
+}
+
 /* What such a pin would need may be there, or gone, or in parts. */
 static int leave_out_unfinished(struct check *c)
 {
@@ -102,7 +111,7 @@ static int leave_out_unfinished(struct check *c)
     int r = 0;
 
     for (size_t i = 0; i < c->npins && r >= 0; i++) {
-        r = snapshot_is_unfinished(c->store, &c->pins[i]);
+        r = is_unfinished(c, &c->pins[i]);
         if (r == 0)
             c->pins[n++] = c->pins[i];
     }
@@ -120,7 +129,7 @@ static int tell_unreadable(struct check *c, const struct pin *pin)
     int r = pin_load(c->store, &c->sb, pin->name, &again, CHECK_PATIENCE_MS);
 
     if (r == 0)
-        r = snapshot_is_unfinished(c->store, pin);
+        r = is_unfinished(c, pin);
     if (r != 0)
         return r == -ENOENT ? 0 : MIN(r, 0);
     checkpoint_key(pin->root, root);

@@ -351,6 +351,11 @@ uint64_t volume_want_commit(struct volume *v)
     return v->sealed + 1;
 }
 
+bool volume_is_durable(const struct volume *v)
+{
+    return !has_dirt(v) && v->durable >= v->sealed_data;
+}
+
 int volume_wait_durable(struct volume *v)
 {
     int64_t timeout = v->cfg.timeout_ms, start = v->clock->now_ms();

@@ -168,7 +168,8 @@ static int needs_bases(struct volume *v, const struct pin *pin)
         r = index_view_each(view, 0, VOLUME_BLOCKS_MAX / CHUNK_BLOCKS, has_base, NULL);
     index_view_end(view);
     scratch_free(s);
-    r = snapshot_forgive_unfinished(v->store, pin, r);
+    if (r == -ENOENT && pin_is_pending(pin->name))
+        return snapshot_holds_nothing(v->store, pin);
     return r == -ENOENT ? msg_error(-EAGAIN, "%s@%s: changed while it was being read; try again",
                                     store_url(v->store), pin->name)
                         : r;

@@ -60,25 +60,11 @@ int snapshot_create(struct store *store, const char *name)
     return r;
 }
 
-/* ------------------------------------------------------------------ unfinished */
-
-int snapshot_is_unfinished(struct store *store, const struct pin *pin)
+int snapshot_holds_nothing(struct store *store, const struct pin *pin)
 {
-    int r = *pin->clone_url ? clone_needs_pin(store, pin) : !pin_is_pending(pin->name);
-
-    return r < 0 ? r : !r;
-}
-
-int snapshot_forgive_unfinished(struct store *store, const struct pin *pin, int r)
-{
-    int unfinished = 0;
-
-    if (r == -ENOENT || r == -EBADMSG)
-        unfinished = snapshot_is_unfinished(store, pin);
-    if (unfinished > 0)
-        msg_warn("%s@%s: was never finished, and holds nothing; delete it", store_url(store),
-                 pin->name);
-    return unfinished > 0 ? 0 : r;
+    msg_warn("%s@%s: was never finished, and holds nothing; delete it", store_url(store),
+             pin->name);
+    return 0;
 }
 
 /* ------------------------------------------------------------------ list */
@@ -337,8 +323,9 @@ int snapshot_rollback(struct store *store, const char *name, char before[PIN_NAM
     if (r == 0) /* also to see that it can be read */
         r = catchup_to(s->log, s->index, pin.root, pin.seq, PATIENCE_MS, &c);
     if (r == -ENOENT && s)
-        r = msg_error(-EIO, "%s@%s: its checkpoint is missing; see `s3vol check`", store_url(store),
-                      name);
+        r = msg_error(-EIO,
+                      "%s@%s: its checkpoint, or the log behind it, is missing; see `s3vol check`",
+                      store_url(store), name);
     if (r == 0)
         r = keep_present(s->log, before);
     if (r == 0)
@@ -397,13 +384,14 @@ static int look_at_pin(void *ctx, const struct pin *other)
         return 0;
     int r = look_between(p, other->root, other);
     if (r < 0)
-        p->found = false; /* by what it could read of it */
-    r = snapshot_forgive_unfinished(log_store(p->log), other, r);
+        p->found = false; /* by what could be read of it */
     if (r == 0 && p->found)
         return msg_error(-EBUSY,
                          "%s@%s: %s was made when the volume had just been rolled back to it, and "
                          "needs it; delete that first",
                          store_url(log_store(p->log)), p->pin->name, other->name);
+    if (r == -ENOENT && pin_is_pending(other->name))
+        return snapshot_holds_nothing(log_store(p->log), other);
     return r == -ENOENT ? 0 : r; /* went meanwhile */
 }
 

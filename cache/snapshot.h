@@ -50,12 +50,8 @@ int snapshot_refuse_clones(struct store *store, const struct superblock *sb, con
 /* 1: the clone that holds this pin is there, and needs it. 0: it is not there (never came to be, or
  * was deleted), or was flattened. */
 int clone_needs_pin(struct store *store, const struct pin *pin);
-/* 1: whoever made it died, perhaps before he had looked whether what it needs is there, and nothing
- * relies on it. */
-int snapshot_is_unfinished(struct store *store, const struct pin *pin);
-/* What reading its log came to (`r`), where it counts only as long as it can be read: 0 if it is of
- * those, and what it needs is not there. */
-int snapshot_forgive_unfinished(struct store *store, const struct pin *pin, int r);
+/* 0, with a message: of one that was never finished, what it needs is not there. */
+int snapshot_holds_nothing(struct store *store, const struct pin *pin);
 /* -EINVAL, with a message: the name is one of a clone's pin, which is for that one alone: with its
  * pins in further bases. */
 int clone_refuse_name(struct store *store, const char *name);

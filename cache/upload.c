@@ -33,8 +33,9 @@ static int read_sealed(struct packer *p, struct sealed_chunk *s, uint64_t mask)
         chunk_wait(t, s->chunk);
     chunk_begin(s->chunk, &op, mask, OP_READ);
     uint64_t saved = s->saved & mask;
+    uint32_t save_slot = s->save_slot;
     pthread_mutex_unlock(&t->lock);
-    int r = slots_gather(v->slots, s->save_slot, saved, 0, p->chunk, &bad);
+    int r = slots_gather(v->slots, save_slot, saved, 0, p->chunk, &bad);
     if (r == 0)
         r = slots_gather(v->slots, s->slot, mask & ~saved, saved, p->chunk, &bad);
     pthread_mutex_lock(&t->lock);

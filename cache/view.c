@@ -183,8 +183,10 @@ static int go_to_snapshot(struct volume *v, struct pin *pin, struct catchup *c)
         return r;
     r = find_snapshot(v, pin);
     return r < 0 ? r
-                 : msg_error(-EIO, "%s@%s: its checkpoint is missing; see `s3vol check`",
-                             store_url(v->store), v->cfg.snapshot);
+                 : msg_error(
+                       -EIO,
+                       "%s@%s: its checkpoint, or the log behind it, is missing; see `s3vol check`",
+                       store_url(v->store), v->cfg.snapshot);
 }
 
 /* The newest instant. What looked like the log's end may be a number that was deleted: not so, if

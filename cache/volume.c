@@ -388,7 +388,7 @@ static int flush_nothing(struct volume *v)
 {
     scope_lock(&v->chunks.lock);
     int r = volume_check_state(v);
-    return r == 0 && v->durable < volume_want_commit(v) ? -EAGAIN : r;
+    return r == 0 && !volume_is_durable(v) ? -EAGAIN : r;
 }
 
 int volume_flush(struct volume *v, bool wait)

@@ -226,6 +226,8 @@ void volume_free_commit(struct commit *commit);
 int volume_wait_durable(struct volume *v);
 /* The number of the last commit that holds everything written before, wanted soon. Lock held. */
 uint64_t volume_want_commit(struct volume *v);
+/* Everything written so far is in the bucket. Lock held. */
+bool volume_is_durable(const struct volume *v);
 /* So much is dirty that a commit is sealed. Lock held. */
 bool volume_dirty_enough(const struct volume *v);
 /* Before `mask` of the chunk's slot is overwritten: leaves a commit that needs the old bytes a

@@ -210,9 +210,11 @@ static void run_fsync(struct work *work)
 void image_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
     struct image *image = fuse_req_userdata(req);
-    int r = volume_flush(image->volume, false);
 
     (void)ino, (void)datasync, (void)fi;
+    session_hold_signals(true);
+    int r = volume_flush(image->volume, false);
+    session_hold_signals(false);
     if (r != -EAGAIN) {
         fuse_reply_err(req, image_errno(r));
     } else {

@@ -126,17 +126,23 @@ static void receive(struct receiver *r)
     }
 }
 
+void session_hold_signals(bool hold)
+{
+    sigset_t wake;
+
+    sigemptyset(&wake);
+    sigaddset(&wake, SIGUSR1);
+    pthread_sigmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &wake, NULL);
+}
+
 static void *run_receiver(void *arg)
 {
     struct receiver *r = arg;
     struct session *s = r->session;
-    sigset_t wake;
     bool last;
 
     here = r;
-    sigemptyset(&wake);
-    sigaddset(&wake, SIGUSR1);
-    pthread_sigmask(SIG_UNBLOCK, &wake, NULL);
+    session_hold_signals(false);
     receive(r);
     fuse_session_exit(s->fuse); /* from now on failing answers are no news */
     {

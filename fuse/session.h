@@ -45,6 +45,10 @@ void session_free(struct session *session);
  * image is opened. */
 bool session_maps_direct(void);
 
+/* Nothing that the calling receiver does is interrupted by session_stop(), or may be again: a sync
+ * that was interrupted would be one that failed. */
+void session_hold_signals(bool hold);
+
 /* The calling receiver's buffer for the answer to a READ, SESSION_IO_MAX bytes, aligned; valid
  * until the operation returns. */
 void *session_reply_buffer(void);

@@ -61,7 +61,7 @@ int log_replay(struct log *log, struct log_position *pos, log_apply_fn *apply, v
                int64_t patience_ms, uint64_t *ret_missing);
 
 /* The same up to number `last` only, the end of a commit or a claim, which has to be there: else
- * -EBADMSG, with a message. */
+ * -EBADMSG, or -ENOENT as above, with a message. */
 int log_replay_to(struct log *log, struct log_position *pos, uint64_t last, log_apply_fn *apply,
                   void *ctx, int64_t patience_ms);
 

@@ -230,12 +230,12 @@ enum { THE_END = 1 };
 
 /* What is missing was deleted if there is a checkpoint at or beyond it: it was stored after the one
  * that we began with. -ENOENT then: start over. */
-static int was_deleted(struct replay *rp)
+static int was_deleted(struct log *log, uint64_t missing, int64_t patience_ms)
 {
     uint64_t newest;
-    int r = checkpoint_newest(rp->log, &newest, rp->patience_ms);
+    int r = checkpoint_newest(log, &newest, patience_ms);
 
-    return r < 0 ? r : newest >= rp->expect ? -ENOENT : 0;
+    return r < 0 ? r : newest >= missing ? -ENOENT : 0;
 }
 
 /* The number expected cannot be missing. But a listing is not of one instant: it may have been put
@@ -246,7 +246,7 @@ static int look_again(struct replay *rp)
     struct header there;
     int r = log_read(rp->log, rp->expect, &there, &entries, rp->patience_ms);
 
-    if (r == -ENOENT && (r = was_deleted(rp)) == 0)
+    if (r == -ENOENT && (r = was_deleted(rp->log, rp->expect, rp->patience_ms)) == 0)
         return msg_error(-EBADMSG,
                          "%s: log/%016" PRIx64 ": is missing, though the log went on after it; see "
                          "`s3vol check`",
@@ -360,12 +360,16 @@ int log_replay_to(struct log *log, struct log_position *pos, uint64_t last, log_
 
     if (pos->seq < last)
         r = replay(log, pos, last, apply, ctx, patience_ms, &missing, &stopped);
-    if (r == 0 && !stopped && pos->seq != last)
-        r = msg_error(-EBADMSG,
-                      "%s: log/%016" PRIx64 ": is missing, or no commit ends at %016" PRIx64
-                      " that a snapshot or clone names; see `s3vol check`",
-                      store_url(log_store(log)), missing, last);
-    return r;
+    if (r < 0 || stopped || pos->seq == last)
+        return r;
+    if (missing <= last)
+        r = was_deleted(log, missing, patience_ms);
+    if (r < 0 && r != -ENOENT)
+        return r;
+    return msg_error(r < 0 ? r : -EBADMSG,
+                     "%s: log/%016" PRIx64 ": is missing, or no commit ends at %016" PRIx64
+                     " that a snapshot or clone names; see `s3vol check`",
+                     store_url(log_store(log)), missing, last);
 }
 
 int log_follow(struct log *log, struct log_position *pos, log_apply_fn *apply, void *ctx,

@@ -19,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MACHINES_MAX = 128, OUTSIDE = 0, SCHED_VALUES = 4 };
+enum { MACHINES_MAX = 1024, OUTSIDE = 0, SCHED_VALUES = 4 };
 
 /* The caller becomes the first thread. */
 void sched_start(uint64_t seed);

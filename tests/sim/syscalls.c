@@ -134,7 +134,9 @@ ssize_t __wrap_pread64(int fd, void *buf, size_t len, off_t at)
         return __real_pread64(fd, buf, len, at);
     be_slow();
     struct file *f = handle_of(fd)->file;
-    return disk_fault(f, false) < 0 ? failed(EIO) : (ssize_t)file_read(f, buf, len, (uint64_t)at);
+    if (disk_fault(f, false) < 0)
+        return failed(sim_chance(1, 2) ? EIO : EBADMSG); /* of the file system's own checksums */
+    return (ssize_t)file_read(f, buf, len, (uint64_t)at);
 }
 
 ssize_t __wrap_pwrite64(int fd, const void *buf, size_t len, off_t at)
