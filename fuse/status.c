@@ -63,6 +63,7 @@ static void put_requests(struct json *j, const struct store_stats *s)
     json_number(j, "delete", s->del);
     json_number(j, "failed", s->failed);
     json_number(j, "retried", s->retried);
+    json_number(j, "hedged", s->hedged);
     json_close(j);
     json_number(j, "bytes_up", s->bytes_up);
     json_number(j, "bytes_down", s->bytes_down);
@@ -214,8 +215,8 @@ int status_text(const struct status *status, char *buf, size_t size_bytes)
     put_cache(&t, v);
     line(&t, "requests",
          "%" PRIu64 " get, %" PRIu64 " put, %" PRIu64 " head, %" PRIu64 " list, %" PRIu64
-         " delete; %" PRIu64 " failed, %" PRIu64 " retried",
-         s->get, s->put, s->head, s->list, s->del, s->failed, s->retried);
+         " delete; %" PRIu64 " failed, %" PRIu64 " retried, %" PRIu64 " hedged",
+         s->get, s->put, s->head, s->list, s->del, s->failed, s->retried, s->hedged);
     line(&t, "transferred", "%s up, %s down", units_format_size(s->bytes_up, a),
          units_format_size(s->bytes_down, b));
     if (v->read_only)

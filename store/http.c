@@ -1,5 +1,6 @@
 #include "http.h"
 
+#include "hedge.h"
 #include "msg.h"
 #include "scope.h"
 
@@ -30,14 +31,27 @@ struct http {
     struct slot **idle;   /* a stack: the most recently used on top */
     size_t nidle;
     struct slot *slots;
+    struct hedge hedge;
+};
+
+/* A request as it is sent: on this slot's handle, but all of one transfer over the first one's
+ * multi handle. */
+struct attempt {
+    struct transfer *transfer;
+    struct slot *slot; /* NULL: it was not sent */
+    bool done;
+    CURLcode code;
+    char reason[CURL_ERROR_SIZE];
 };
 
 /* One request under way. */
 struct transfer {
     const struct http_request *request;
+    struct curl_slist *headers;
     struct http_answer *answer;
-    CURL *easy;
-    size_t body_size; /* allocated */
+    struct attempt attempts[2]; /* the second one is the hedge */
+    struct attempt *taken;      /* whose answer this is; NULL: none has begun */
+    size_t body_size;           /* allocated */
     bool enough, no_memory, too_long;
 };
 
@@ -85,13 +99,21 @@ static int collect(struct transfer *t, const void *data, size_t len)
     return 0;
 }
 
+static bool is_under_way(const struct attempt *a)
+{
+    return a->slot && !a->done;
+}
+
 static size_t on_write(char *data, size_t one, size_t len, void *ctx)
 {
-    struct transfer *t = ctx;
+    struct attempt *a = ctx;
+    struct transfer *t = a->transfer;
     const struct http_request *request = t->request;
     int r;
 
     (void)one;
+    if (t->taken != a)
+        return CURL_WRITEFUNC_ERROR;
     if (request->on_body && t->answer->status / 100 == 2) {
         r = request->on_body(request->ctx, t->answer, data, len);
         t->enough = r != 0;
@@ -101,14 +123,31 @@ static size_t on_write(char *data, size_t one, size_t len, void *ctx)
     return r ? CURL_WRITEFUNC_ERROR : len;
 }
 
+/* "Slow down", and the like, while the other one may be answered: that is no answer yet. */
+static void answer_begins(struct attempt *a, long status)
+{
+    struct transfer *t = a->transfer;
+    const struct attempt *other = &t->attempts[a == &t->attempts[0]];
+
+    if (!t->taken && ((status < 500 && status != 429) || !is_under_way(other)))
+        t->taken = a;
+}
+
 static size_t on_header(char *line, size_t one, size_t len, void *ctx)
 {
-    struct transfer *t = ctx;
+    struct attempt *a = ctx;
+    struct transfer *t = a->transfer;
+    bool begins = len >= 5 && memcmp(line, "HTTP/", 5) == 0; /* also after a "100 Continue" */
     long status = 0;
 
     (void)one;
-    if (len >= 5 && memcmp(line, "HTTP/", 5) == 0) { /* also after a "100 Continue" */
-        curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    if (begins) {
+        curl_easy_getinfo(a->slot->easy, CURLINFO_RESPONSE_CODE, &status);
+        answer_begins(a, status);
+    }
+    if (t->taken != a)
+        return 0;
+    if (begins) {
         http_answer_begin(t->answer, (int)status);
     } else {
         http_answer_header(t->answer, line, len);
@@ -214,6 +253,18 @@ static struct slot *take_slot(struct http *http)
     return slot;
 }
 
+/* For a hedge; NULL: none is idle, or there were enough of them. */
+static struct slot *spare_slot(struct http *http)
+{
+    scope_lock(&http->lock);
+    if (http->nidle == 0 || atomic_load(&http->stopping) || !hedge_spend(&http->hedge))
+        return NULL;
+
+    struct slot *slot = http->idle[--http->nidle];
+    slot->busy = true;
+    return slot;
+}
+
 static void give_slot_back(struct http *http, struct slot *slot)
 {
     scope_lock(&http->lock);
@@ -222,21 +273,21 @@ static void give_slot_back(struct http *http, struct slot *slot)
     pthread_cond_signal(&http->freed);
 }
 
-/* ------------------------------------------------------------------ one request */
+/* ------------------------------------------------------------------ one attempt */
 
-static bool set_up_request(struct slot *slot, struct transfer *t, struct curl_slist *headers)
+static bool set_up_request(struct attempt *a)
 {
+    struct transfer *t = a->transfer;
     const struct http_request *request = t->request;
     bool sends = request->body || strcmp(request->method, "PUT") == 0 ||
                  strcmp(request->method, "POST") == 0;
-    CURL *easy = slot->easy;
+    CURL *easy = a->slot->easy;
 
-    t->easy = easy;
-    t->answer->reason[0] = '\0';
-    curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
-    curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
-    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->answer->reason);
-    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
+    a->reason[0] = '\0';
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, a);
+    curl_easy_setopt(easy, CURLOPT_HEADERDATA, a);
+    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, a->reason);
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, t->headers);
     /* A PUT that is a POST by another name: libcurl then sends a small body in the packet that has
      * the headers, and rewinds by itself when a reused connection turns out to be dead. */
     if (sends) {
@@ -250,35 +301,111 @@ static bool set_up_request(struct slot *slot, struct transfer *t, struct curl_sl
            curl_easy_setopt(easy, CURLOPT_URL, request->url) == CURLE_OK;
 }
 
+/* The slot is the attempt's, whatever comes of it. */
+static bool begin_attempt(struct attempt *a, struct slot *slot)
+{
+    a->slot = slot;
+    a->done = !set_up_request(a) ||
+              curl_multi_add_handle(a->transfer->attempts[0].slot->multi, slot->easy) != CURLM_OK;
+    a->code = a->done ? CURLE_OUT_OF_MEMORY : CURLE_OK;
+    return !a->done;
+}
+
+/* Not before the transfer is over may the slot be given back: its handle is in use by the multi
+ * handle of another. */
+static void end_attempt(struct http *http, struct attempt *a)
+{
+    if (!a->slot)
+        return;
+    curl_multi_remove_handle(a->transfer->attempts[0].slot->multi, a->slot->easy);
+    curl_easy_setopt(a->slot->easy, CURLOPT_ERRORBUFFER, NULL);
+    give_slot_back(http, a->slot);
+}
+
 /* Grows with every byte that moves, and when the connection is there. */
-static int64_t progress(CURL *easy)
+static int64_t progress(const struct attempt *a)
 {
     curl_off_t up = 0, down = 0, connected = 0;
     long header = 0;
 
-    curl_easy_getinfo(easy, CURLINFO_SIZE_UPLOAD_T, &up);
-    curl_easy_getinfo(easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
-    curl_easy_getinfo(easy, CURLINFO_HEADER_SIZE, &header);
-    curl_easy_getinfo(easy, CURLINFO_PRETRANSFER_TIME_T, &connected);
+    if (!a->slot)
+        return 0;
+    curl_easy_getinfo(a->slot->easy, CURLINFO_SIZE_UPLOAD_T, &up);
+    curl_easy_getinfo(a->slot->easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
+    curl_easy_getinfo(a->slot->easy, CURLINFO_HEADER_SIZE, &header);
+    curl_easy_getinfo(a->slot->easy, CURLINFO_PRETRANSFER_TIME_T, &connected);
     return connected ? up + down + header + 1 : 0;
 }
 
+/* ------------------------------------------------------------------ one request */
+
+/* Is libcurl done with it? What is not taken is given up. */
+static bool is_over(struct transfer *t)
+{
+    struct attempt *const a = t->attempts;
+    CURLM *multi = a[0].slot->multi;
+    CURLMsg *msg;
+    int left;
+
+    while ((msg = curl_multi_info_read(multi, &left)) != NULL) {
+        struct attempt *of = &a[msg->easy_handle != a[0].slot->easy];
+        of->done = true;
+        of->code = msg->data.result;
+    }
+    for (unsigned i = 0; t->taken && i < ARRAY_SIZE(t->attempts); i++)
+        if (&a[i] != t->taken && is_under_way(&a[i])) {
+            curl_multi_remove_handle(multi, a[i].slot->easy);
+            a[i].done = true;
+        }
+    return !is_under_way(&a[0]) && !is_under_way(&a[1]);
+}
+
+static int64_t hedge_at(struct http *http, const struct transfer *t, int64_t now_ms)
+{
+    if (!t->request->hedge)
+        return INT64_MAX;
+    scope_lock(&http->lock);
+    int64_t after = hedge_begin(&http->hedge);
+    return after == INT64_MAX ? after : now_ms + after;
+}
+
+static void learn(struct http *http, const struct transfer *t, int64_t ms)
+{
+    if (!t->request->hedge)
+        return;
+    scope_lock(&http->lock);
+    hedge_learn(&http->hedge, ms);
+}
+
 /* Drives the transfer to its end; HTTP_ANSWERED stands for "libcurl is done with it". */
-static enum http_end drive(struct http *http, struct slot *slot)
+static enum http_end drive(struct http *http, struct transfer *t)
 {
     const struct clock *clock = http->config.clock;
-    int64_t moved_ms = clock->now_ms(), seen = 0;
-    int running = 1;
+    CURLM *multi = t->attempts[0].slot->multi;
+    int64_t begun_ms = clock->now_ms(), moved_ms = begun_ms, seen = 0;
+    int64_t hedge_ms = hedge_at(http, t, begun_ms);
+    bool learnt = false;
+    int running;
 
     for (;;) {
-        if (curl_multi_perform(slot->multi, &running) != CURLM_OK)
+        if (curl_multi_perform(multi, &running) != CURLM_OK)
             return HTTP_NO_MEMORY;
-        if (!running)
+        int64_t now_ms = clock->now_ms(),
+                now = progress(&t->attempts[0]) + progress(&t->attempts[1]);
+        if (t->taken && !learnt) {
+            learn(http, t, now_ms - begun_ms);
+            learnt = true;
+        }
+        if (is_over(t))
             return HTTP_ANSWERED;
         if (atomic_load(&http->stopping))
             return HTTP_STOPPED;
-
-        int64_t now_ms = clock->now_ms(), now = progress(slot->easy);
+        if (!t->taken && now_ms >= hedge_ms) {
+            struct slot *slot = spare_slot(http);
+            t->answer->hedged = slot && begin_attempt(&t->attempts[1], slot);
+            hedge_ms = INT64_MAX;
+            continue;
+        }
         if (now != seen || now == 0) { /* connecting has its own time limit */
             seen = now;
             moved_ms = now_ms;
@@ -286,7 +413,9 @@ static enum http_end drive(struct http *http, struct slot *slot)
         int64_t left_ms = moved_ms + http->config.stall_timeout_ms - now_ms;
         if (left_ms <= 0)
             return HTTP_STALLED;
-        if (curl_multi_poll(slot->multi, NULL, 0, (int)MIN(left_ms, IDLE_POLL_MS), NULL))
+        if (!t->taken)
+            left_ms = MIN(left_ms, hedge_ms - now_ms);
+        if (curl_multi_poll(multi, NULL, 0, (int)MIN(left_ms, IDLE_POLL_MS), NULL))
             return HTTP_NO_MEMORY;
     }
 }
@@ -302,30 +431,21 @@ static enum http_end judge(const struct transfer *t, CURLcode code)
     return t->answer->status ? HTTP_CUT : HTTP_NO_ANSWER;
 }
 
-static enum http_end run(struct http *http, struct slot *slot, struct transfer *t)
+static enum http_end run(struct http *http, struct transfer *t)
 {
     struct http_answer *a = t->answer;
-    CURLcode code = CURLE_OK;
-    enum http_end end;
-    CURLMsg *done;
-    int left;
+    enum http_end end = drive(http, t);
+    const struct attempt *last = t->taken ? t->taken : &t->attempts[0];
 
-    if (curl_multi_add_handle(slot->multi, slot->easy))
-        return HTTP_NO_MEMORY;
-    end = drive(http, slot);
-    if (end == HTTP_ANSWERED) {
-        done = curl_multi_info_read(slot->multi, &left);
-        code = done && done->msg == CURLMSG_DONE ? done->data.result : CURLE_FAILED_INIT;
-        end = judge(t, code);
-    }
-    a->curl_code = (int)code;
-    if (code && !a->reason[0])
-        (void)snprintf(a->reason, sizeof a->reason, "%s", curl_easy_strerror(code));
+    if (end == HTTP_ANSWERED)
+        end = judge(t, last->code);
+    a->curl_code = (int)last->code;
+    memcpy(a->reason, last->reason, sizeof a->reason);
+    if (last->code && !a->reason[0])
+        (void)snprintf(a->reason, sizeof a->reason, "%s", curl_easy_strerror(last->code));
     if (t->too_long)
         (void)snprintf(a->reason, sizeof a->reason, "the answer is longer than %d bytes",
                        HTTP_BODY_MAX);
-    curl_multi_remove_handle(slot->multi, slot->easy);
-    curl_easy_setopt(slot->easy, CURLOPT_ERRORBUFFER, NULL);
     return end;
 }
 
@@ -348,22 +468,24 @@ static struct curl_slist *header_list(const struct http_request *request)
 
 void http_do(struct http *http, const struct http_request *request, struct http_answer *ret_answer)
 {
-    struct transfer t = {.request = request, .answer = ret_answer};
-    struct curl_slist *headers = header_list(request);
+    struct transfer t = {.request = request, .answer = ret_answer, .headers = header_list(request)};
     struct slot *slot = NULL;
 
+    t.attempts[0].transfer = t.attempts[1].transfer = &t;
     *ret_answer = (struct http_answer){.end = HTTP_NO_MEMORY};
     http_answer_begin(ret_answer, 0);
     ret_answer->body = calloc(1, t.body_size = 1);
-    if (headers && ret_answer->body) {
+    if (t.headers && ret_answer->body) {
         slot = take_slot(http);
         ret_answer->end = HTTP_STOPPED;
     }
     if (slot) {
         ret_answer->end = HTTP_NO_MEMORY;
-        if (set_up_request(slot, &t, headers))
-            ret_answer->end = run(http, slot, &t);
-        give_slot_back(http, slot);
+        t.attempts[0].slot = slot;
+        if (begin_attempt(&t.attempts[0], slot))
+            ret_answer->end = run(http, &t);
+        end_attempt(http, &t.attempts[1]); /* first: it is in the other's multi handle */
+        end_attempt(http, &t.attempts[0]);
     }
-    curl_slist_free_all(headers);
+    curl_slist_free_all(t.headers);
 }

@@ -3,7 +3,9 @@
  * out, so that few stay warm. Knows nothing of S3.
  *
  * A request runs on its caller's thread. It ends early when no byte moved in either direction for
- * the stall timeout, or when http_stop() was called. Redirects are not followed.
+ * the stall timeout, or when http_stop() was called. Redirects are not followed. One that may be
+ * hedged is sent a second time, on another connection, when its answer does not begin for unusually
+ * long (hedge.h): the answer that begins first is taken, but for errors while the other may come.
  */
 #ifndef S3VOL_HTTP_H
 #define S3VOL_HTTP_H
@@ -46,6 +48,7 @@ struct http_answer {
     int curl_code;    /* CURLcode, for HTTP_CUT and HTTP_NO_ANSWER */
     char reason[256]; /* … and libcurl's words, maybe "" */
     int status;
+    bool hedged;            /* it was sent twice */
     int64_t content_length; /* as announced; -1: not */
     char content_range[96]; /* the headers of these names, "" if not sent */
     char date[48];
@@ -65,6 +68,7 @@ struct http_request {
     size_t nheaders;
     const void *body; /* for PUT and POST; borrowed */
     size_t body_len;
+    bool hedge;            /* it may be sent twice at once, and nothing is kept waiting for it */
     http_on_body *on_body; /* NULL: the body is collected in the answer */
     void *ctx;
 };

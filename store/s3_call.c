@@ -106,8 +106,10 @@ int s3_call_send(struct s3 *s3, struct s3_call *call, struct store_error *err)
     if (!r)
         http_do(s3->http,
                 &(struct http_request){call->method, e->url, e->lines, e->nheaders, call->body,
-                                       call->body_len, call->on_body, call->ctx},
+                                       call->body_len, call->op == S3ERROR_GET, call->on_body,
+                                       call->ctx},
                 &call->answer);
+    err->hedged = !r && call->answer.hedged;
     if (e)
         credentials_wipe(&e->keys);
     return r ? s3error(err, r, STORE_FINAL, "the request to %s cannot be signed: %s",

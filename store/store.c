@@ -94,6 +94,8 @@ static int get_range(struct store *store, const char *key, uint64_t offset, stru
         before = t->taken;
         r = store->backend.ops->get(store->backend.self, key, offset + t->taken, t->len - t->taken,
                                     transfer_sink, t, &size, &c.err);
+        store->count->get += c.err.hedged;
+        store->count->hedged += c.err.hedged;
         if (t->sink_error < 0)
             return t->sink_error;
         if (t->taken > before)
@@ -361,6 +363,7 @@ void store_get_stats(struct store *store, struct store_stats *ret_stats)
         .del = store->count->del,
         .failed = store->count->failed,
         .retried = store->count->retried,
+        .hedged = store->count->hedged,
         .bytes_up = store->count->bytes_up,
         .bytes_down = store->count->bytes_down,
         .reachable = store->reachable,

@@ -115,6 +115,7 @@ struct store_stats {
     uint64_t get, put, head, list, del; /* requests sent, retries included */
     uint64_t failed;                    /* of these, those that failed (misses do not count) */
     uint64_t retried;
+    uint64_t hedged; /* gets that were sent a second time, as no answer had begun for long */
     uint64_t bytes_up, bytes_down; /* bodies */
     bool reachable; /* the newest request was answered, and is not repeated after a refusal */
 };
@@ -133,6 +134,7 @@ enum store_fate {
 struct store_error {
     enum store_fate fate;
     char text[384]; /* what happened and what to do, for people; names no key */
+    bool hedged;    /* however it ended: the request was sent twice at once */
 };
 
 struct store_page {

@@ -15,7 +15,7 @@
 
 /* Shared with the stores that are opened beside one. */
 struct counters {
-    atomic_uint_fast64_t get, put, list, del, failed, retried, bytes_up, bytes_down;
+    atomic_uint_fast64_t get, put, list, del, failed, retried, hedged, bytes_up, bytes_down;
 };
 
 struct store {

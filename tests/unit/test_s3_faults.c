@@ -451,6 +451,76 @@ static void test_clock_skew(void **state)
 
 #define S3D_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+/* So that the store knows what is usual, and may ask twice. */
+static void learn_what_is_usual(void)
+{
+    assert_int_equal(put("log/1", BIG, 0), 0);
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(get("log/1", BIG), 0);
+    memset(got, 0, sizeof got);
+}
+
+static void test_a_slow_answer_is_not_waited_for(void **state)
+{
+    uint64_t before;
+
+    (void)state;
+    learn_what_is_usual();
+    before = stats().hedged;
+    fault("method=GET&count=1&hang=1");
+    assert_int_equal(get("log/1", BIG), 0);
+    assert_memory_equal(got, big, BIG);
+    assert_int_equal(stats().hedged, before + 1);
+    assert_int_equal(counted("GET"), 2);
+    assert_int_equal(stats().retried, 0);
+    fault("method=GET&count=1&hang=1");
+    assert_int_equal(get("log/none", 1), -ENOENT); /* that is an answer, too */
+    assert_int_equal(counted("GET"), 2);
+}
+
+/* The second request is refused: the first one is waited for. */
+static void test_a_hedge_that_fails(void **state)
+{
+    (void)state;
+    learn_what_is_usual();
+    fault("method=GET&count=1&delay=400");
+    control("POST", "?method=GET&count=1&status=503");
+    assert_int_equal(get("log/1", BIG), 0);
+    assert_memory_equal(got, big, BIG);
+    assert_int_equal(counted("GET"), 2);
+    assert_int_equal(stats().failed, 0);
+    fault("method=GET&count=1&delay=400");
+    control("POST", "?method=GET&count=1&lost=1");
+    memset(got, 0, sizeof got);
+    assert_int_equal(get("log/1", BIG), 0);
+    assert_memory_equal(got, big, BIG);
+    assert_int_equal(stats().failed, 0);
+}
+
+/* Both hang: as if there had been one. */
+static void test_a_hedge_that_hangs(void **state)
+{
+    (void)state;
+    learn_what_is_usual();
+    fault("method=GET&count=2&hang=1");
+    assert_int_equal(get("log/1", BIG), 0);
+    assert_memory_equal(got, big, BIG);
+    assert_int_equal(counted("GET"), 3);
+    assert_int_equal(stats().failed, 1);
+}
+
+/* A store that is slow as a whole is not asked twice as much. */
+static void test_hedges_are_few(void **state)
+{
+    (void)state;
+    learn_what_is_usual();
+    uint64_t before = stats().hedged;
+    fault("method=GET&hang=1&p=0.5&seed=1");
+    for (int i = 0; i < 30; i++)
+        (void)store_get(store, "log/1", 0, BIG, to_got, &(size_t){0}, 0);
+    assert_in_range(stats().hedged - before, 1, 4 + 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -464,6 +534,10 @@ int main(void)
         S3D_TEST(test_refusals_are_final),
         S3D_TEST(test_partial_delete),
         S3D_TEST(test_storm),
+        S3D_TEST(test_a_slow_answer_is_not_waited_for),
+        S3D_TEST(test_a_hedge_that_fails),
+        S3D_TEST(test_a_hedge_that_hangs),
+        S3D_TEST(test_hedges_are_few),
         cmocka_unit_test_setup_teardown(test_no_conditional_put, setup_weak, teardown),
         cmocka_unit_test_setup_teardown(test_clock_skew, setup_skewed, teardown),
     };
