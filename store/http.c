@@ -40,6 +40,7 @@ struct attempt {
     struct transfer *transfer;
     struct slot *slot; /* NULL: it was not sent */
     bool done;
+    bool refused; /* its answer is none as long as the other one may come */
     CURLcode code;
     char reason[CURL_ERROR_SIZE];
 };
@@ -51,6 +52,7 @@ struct transfer {
     struct http_answer *answer;
     struct attempt attempts[2]; /* the second one is the hedge */
     struct attempt *taken;      /* whose answer this is; NULL: none has begun */
+    int refused;                /* with this status; 0: none was */
     size_t body_size;           /* allocated */
     bool enough, no_memory, too_long;
 };
@@ -101,7 +103,7 @@ static int collect(struct transfer *t, const void *data, size_t len)
 
 static bool is_under_way(const struct attempt *a)
 {
-    return a->slot && !a->done;
+    return a->slot && !a->done && !a->refused;
 }
 
 static size_t on_write(char *data, size_t one, size_t len, void *ctx)
@@ -124,12 +126,17 @@ static size_t on_write(char *data, size_t one, size_t len, void *ctx)
 }
 
 /* "Slow down", and the like, while the other one may be answered: that is no answer yet. */
-static void answer_begins(struct attempt *a, long status)
+static void answer_begins(struct attempt *a, int status)
 {
     struct transfer *t = a->transfer;
     const struct attempt *other = &t->attempts[a == &t->attempts[0]];
 
-    if (!t->taken && ((status < 500 && status != 429) || !is_under_way(other)))
+    if (t->taken)
+        return;
+    a->refused = (status >= 500 || status == 429) && is_under_way(other);
+    if (a->refused)
+        t->refused = status;
+    else
         t->taken = a;
 }
 
@@ -137,21 +144,20 @@ static size_t on_header(char *line, size_t one, size_t len, void *ctx)
 {
     struct attempt *a = ctx;
     struct transfer *t = a->transfer;
-    bool begins = len >= 5 && memcmp(line, "HTTP/", 5) == 0; /* also after a "100 Continue" */
+    bool begins = len >= 5 && memcmp(line, "HTTP/", 5) == 0;
     long status = 0;
 
     (void)one;
-    if (begins) {
+    if (begins)
         curl_easy_getinfo(a->slot->easy, CURLINFO_RESPONSE_CODE, &status);
-        answer_begins(a, status);
-    }
+    if (status >= 200) /* not a "100 Continue" */
+        answer_begins(a, (int)status);
     if (t->taken != a)
-        return 0;
-    if (begins) {
+        return t->taken || a->refused ? 0 : len;
+    if (begins)
         http_answer_begin(t->answer, (int)status);
-    } else {
+    else
         http_answer_header(t->answer, line, len);
-    }
     return len;
 }
 
@@ -164,12 +170,14 @@ static bool set_up_slot(struct http *http, struct slot *slot)
     slot->multi = curl_multi_init();
     if (!easy || !slot->multi)
         return false;
-    curl_multi_setopt(slot->multi, CURLMOPT_MAXCONNECTS, 1L);
+    curl_multi_setopt(slot->multi, CURLMOPT_MAXCONNECTS, 2L); /* one may be a hedge's */
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "s3vol/" S3VOL_VERSION);
     curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* or giving up waits for the resolver */
     curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 1L);
     curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
@@ -253,11 +261,11 @@ static struct slot *take_slot(struct http *http)
     return slot;
 }
 
-/* For a hedge; NULL: none is idle, or there were enough of them. */
+/* For a hedge, but not the last one; NULL: none is idle, or there were enough of them. */
 static struct slot *spare_slot(struct http *http)
 {
     scope_lock(&http->lock);
-    if (http->nidle == 0 || atomic_load(&http->stopping) || !hedge_spend(&http->hedge))
+    if (http->nidle < 2 || atomic_load(&http->stopping) || !hedge_spend(&http->hedge))
         return NULL;
 
     struct slot *slot = http->idle[--http->nidle];
@@ -311,8 +319,7 @@ static bool begin_attempt(struct attempt *a, struct slot *slot)
     return !a->done;
 }
 
-/* Not before the transfer is over may the slot be given back: its handle is in use by the multi
- * handle of another. */
+/* The first one last: its multi handle has the other one's easy handle. */
 static void end_attempt(struct http *http, struct attempt *a)
 {
     if (!a->slot)
@@ -320,6 +327,7 @@ static void end_attempt(struct http *http, struct attempt *a)
     curl_multi_remove_handle(a->transfer->attempts[0].slot->multi, a->slot->easy);
     curl_easy_setopt(a->slot->easy, CURLOPT_ERRORBUFFER, NULL);
     give_slot_back(http, a->slot);
+    a->slot = NULL;
 }
 
 /* Grows with every byte that moves, and when the connection is there. */
@@ -340,24 +348,25 @@ static int64_t progress(const struct attempt *a)
 /* ------------------------------------------------------------------ one request */
 
 /* Is libcurl done with it? What is not taken is given up. */
-static bool is_over(struct transfer *t)
+static bool is_over(struct http *http, struct transfer *t)
 {
-    struct attempt *const a = t->attempts;
-    CURLM *multi = a[0].slot->multi;
+    struct attempt *const first = &t->attempts[0], *const hedge = &t->attempts[1];
+    CURLM *multi = first->slot->multi;
     CURLMsg *msg;
     int left;
 
     while ((msg = curl_multi_info_read(multi, &left)) != NULL) {
-        struct attempt *of = &a[msg->easy_handle != a[0].slot->easy];
+        struct attempt *of = msg->easy_handle == first->slot->easy ? first : hedge;
         of->done = true;
         of->code = msg->data.result;
     }
-    for (unsigned i = 0; t->taken && i < ARRAY_SIZE(t->attempts); i++)
-        if (&a[i] != t->taken && is_under_way(&a[i])) {
-            curl_multi_remove_handle(multi, a[i].slot->easy);
-            a[i].done = true;
-        }
-    return !is_under_way(&a[0]) && !is_under_way(&a[1]);
+    if (t->taken == first) {
+        end_attempt(http, hedge);
+    } else if (t->taken && !first->done) {
+        curl_multi_remove_handle(multi, first->slot->easy);
+        first->done = true;
+    }
+    return (first->done || first->refused) && (!hedge->slot || hedge->done || hedge->refused);
 }
 
 static int64_t hedge_at(struct http *http, const struct transfer *t, int64_t now_ms)
@@ -396,7 +405,7 @@ static enum http_end drive(struct http *http, struct transfer *t)
             learn(http, t, now_ms - begun_ms);
             learnt = true;
         }
-        if (is_over(t))
+        if (is_over(http, t))
             return HTTP_ANSWERED;
         if (atomic_load(&http->stopping))
             return HTTP_STOPPED;
@@ -437,6 +446,10 @@ static enum http_end run(struct http *http, struct transfer *t)
     enum http_end end = drive(http, t);
     const struct attempt *last = t->taken ? t->taken : &t->attempts[0];
 
+    if (!t->taken && t->refused && (end == HTTP_ANSWERED || end == HTTP_STALLED)) {
+        http_answer_begin(a, t->refused); /* that is all the answer there is */
+        return HTTP_ANSWERED;
+    }
     if (end == HTTP_ANSWERED)
         end = judge(t, last->code);
     a->curl_code = (int)last->code;
@@ -484,7 +497,7 @@ void http_do(struct http *http, const struct http_request *request, struct http_
         t.attempts[0].slot = slot;
         if (begin_attempt(&t.attempts[0], slot))
             ret_answer->end = run(http, &t);
-        end_attempt(http, &t.attempts[1]); /* first: it is in the other's multi handle */
+        end_attempt(http, &t.attempts[1]);
         end_attempt(http, &t.attempts[0]);
     }
     curl_slist_free_all(t.headers);

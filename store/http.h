@@ -68,7 +68,7 @@ struct http_request {
     size_t nheaders;
     const void *body; /* for PUT and POST; borrowed */
     size_t body_len;
-    bool hedge;            /* it may be sent twice at once, and nothing is kept waiting for it */
+    bool hedge;            /* it may be sent twice at once */
     http_on_body *on_body; /* NULL: the body is collected in the answer */
     void *ctx;
 };
