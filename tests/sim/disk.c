@@ -227,21 +227,23 @@ static bool sync_fault(const struct file *f)
            (wal || is_called(f, "slots")) && sim_chance(1, disk.sync_fault_one_in * (wal ? 4 : 1));
 }
 
-/* Was it written again, whole, by one of the first `n` that came later, and did not fail? */
+/* Was it written again, whole, or cut to that size again, by one of the first `n` that came later,
+ * and did not fail? */
 static bool is_rewritten(const struct file *f, size_t i, size_t n)
 {
     const struct change *old = &f->changes[i];
 
-    for (size_t k = i + 1; k < n && old->kind == CHANGE_WRITE; k++) {
+    for (size_t k = i + 1; k < n && old->kind != CHANGE_PUNCH; k++) {
         const struct change *ch = &f->changes[k];
-        if (ch->kind == CHANGE_WRITE && !ch->doubtful && ch->offset == old->offset &&
+        if (ch->kind == old->kind && !ch->doubtful && ch->offset == old->offset &&
             ch->len >= old->len)
             return true;
     }
     return false;
 }
 
-/* Pages of index.db that the next process brings there from the -wal again, as it does with all. */
+/* Pages of index.db, and its size, that the next process brings there from the -wal again, as it
+ * does with all. */
 static size_t forget_rewritten(struct file *f, size_t n)
 {
     size_t kept = 0;
