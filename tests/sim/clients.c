@@ -345,14 +345,13 @@ static int do_grow(struct client *c, uint32_t sectors)
     return r;
 }
 
-/* What is beyond becomes zero for everybody, before the volume is smaller. */
+/* What is beyond becomes zero for everybody, chunk by chunk, before the volume is smaller. */
 static void begin_shrinking(struct party *p, uint32_t from, uint32_t to)
 {
-    enum op_kind kind = from - to > 2048 ? OP_CLEAR_LOOSELY : OP_CLEAR;
     struct era *e = p->clients[0].life->era;
 
     for (unsigned i = 0; i < model_clients; i++)
-        era_begin(e, (int)i, kind, to, from - to);
+        era_begin(e, (int)i, OP_CLEAR_LOOSELY, to, from - to);
     era_begin(e, 0, OP_GROW, 0, to);
 }
 
