@@ -166,9 +166,8 @@ static int io_all(int fd, bool write, char *buf, size_t len, off_t at)
         ssize_t n = write ? pwrite(fd, buf, len, at) : pread(fd, buf, len, at);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n <
-            0) /* EBADMSG is what some file systems call damage of theirs, and means ours here */
-            return errno == EBADMSG ? -EIO : -errno;
+        if (n < 0)
+            return errno == EBADMSG ? -EIO : -errno; /* the file system's damage is not ours */
         if (n == 0 && write)
             return -EIO;
         if (n == 0) { /* beyond the file's end: a hole */
@@ -259,7 +258,6 @@ int slots_gather(struct slots *s, uint32_t slot, uint64_t mask, uint64_t keep, v
     char *to = chunk;
 
     INVARIANT(!mask || slot != SLOT_NONE);
-
     while (mask) {
         unsigned n, first = mask_span(mask, keep, gap, &n);
         size_t at = (size_t)first * BLOCK_BYTES;

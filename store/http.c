@@ -247,6 +247,15 @@ void http_stop(struct http *http)
             curl_multi_wakeup(http->slots[i].multi);
 }
 
+/* Lock held; one is idle. */
+static struct slot *pop_slot(struct http *http)
+{
+    struct slot *slot = http->idle[--http->nidle];
+
+    slot->busy = true;
+    return slot;
+}
+
 /* NULL when stopping. */
 static struct slot *take_slot(struct http *http)
 {
@@ -255,10 +264,7 @@ static struct slot *take_slot(struct http *http)
         pthread_cond_wait(&http->freed, &http->lock);
     if (atomic_load(&http->stopping))
         return NULL;
-
-    struct slot *slot = http->idle[--http->nidle];
-    slot->busy = true;
-    return slot;
+    return pop_slot(http);
 }
 
 /* For a hedge, but not the last one; NULL: none is idle, or there were enough of them. */
@@ -267,10 +273,7 @@ static struct slot *spare_slot(struct http *http)
     scope_lock(&http->lock);
     if (http->nidle < 2 || atomic_load(&http->stopping) || !hedge_spend(&http->hedge))
         return NULL;
-
-    struct slot *slot = http->idle[--http->nidle];
-    slot->busy = true;
-    return slot;
+    return pop_slot(http);
 }
 
 static void give_slot_back(struct http *http, struct slot *slot)
@@ -494,7 +497,6 @@ void http_do(struct http *http, const struct http_request *request, struct http_
     }
     if (slot) {
         ret_answer->end = HTTP_NO_MEMORY;
-        t.attempts[0].slot = slot;
         if (begin_attempt(&t.attempts[0], slot))
             ret_answer->end = run(http, &t);
         end_attempt(http, &t.attempts[1]);
