@@ -68,8 +68,8 @@ static void json_contract(void **state)
         "\"hits\":3,\"misses\":1,\"hit_ratio\":0.7500,",
         "\"cache_errors\":4,",
         "\"requests\":{\"get\":12,\"put\":13,\"head\":14,\"list\":15,\"delete\":16,",
-        "\"failed\":17,\"retried\":18,\"hedged\":21},\"bytes_up\":19,\"bytes_down\":"
-        "18446744073709551615,",
+        "\"failed\":17,\"retried\":18,\"hedged\":21},",
+        "\"bytes_up\":19,\"bytes_down\":18446744073709551615,",
         "\"commits\":9,\"last_commit_age_s\":11,",
         "\"conditional_put\":true,",
         "\"last_error\":\"it\\u0009broke\"}\n",
