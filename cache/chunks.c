@@ -34,7 +34,7 @@ int chunks_init(struct chunks *t, struct slots *slots, uint64_t max_blocks,
     t->nslots = (uint32_t)MIN(MAX(max_blocks / SLOT_BLOCKS_LEAST, (uint64_t)SLOTS_LEAST),
                               (uint64_t)SLOT_NONE - 1);
     t->max_chunks = (size_t)t->nslots + SLOTLESS_CHUNKS;
-    for (t->nbuckets = 1024; t->nbuckets < t->max_chunks;)
+    for (t->nbuckets = 1024; t->nbuckets < t->max_chunks / 4;) /* one for each full slot */
         t->nbuckets *= 2;
     t->buckets = calloc(t->nbuckets, sizeof *t->buckets);
     t->free_slots = calloc(t->nslots, sizeof *t->free_slots);

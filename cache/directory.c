@@ -71,8 +71,8 @@ bool volume_has_file(struct volume *v, const char *name)
 
 static int remove_files(const char *dir)
 {
-    static const char *const names[] = {"index.db", "index.db-wal", "index.db-shm", "slots",
-                                        "unsynced"};
+    static const char *const names[] = {"index.db", "index.db-wal", "index.db-shm",
+                                        "slots",    "sums",         "unsynced"};
     char path[sizeof((struct volume *)0)->dir + 32];
 
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
@@ -153,9 +153,8 @@ static int adopt_slot(struct adopting *a, struct chunk *c, const struct index_ca
     if (r < 0)
         return r;
     a->slots[a->n++] = c->slot = row->slot;
-    if (row->sums)
-        slots_set_sums(a->v->slots, c->slot, row->sums);
-    return 0;
+    r = row->sums ? slots_set_sums(a->v->slots, c->slot, row->sums) : 0;
+    return r < 0 ? msg_error(-EIO, "%s: sums: %s", a->v->dir, strerror(-r)) : 0;
 }
 
 /* -EBADMSG: rows contradict each other, or the file. */
@@ -223,12 +222,11 @@ int volume_adopt_cached(struct volume *v)
 
 int volume_open_slots(struct volume *v)
 {
-    char path[sizeof v->dir + 16];
-    int r = format(path, sizeof path, "%s/slots", v->dir);
+    struct index_meta meta;
 
-    if (r == 0)
-        r = slots_open(path, &v->slots);
-    return r < 0 ? msg_error(r, "%s: %s", path, strerror(-r)) : 0;
+    index_get_meta(v->index, &meta);
+    int r = slots_open(v->dir, meta.clean, &v->slots);
+    return r < 0 ? msg_error(r, "%s: opening slots and sums: %s", v->dir, strerror(-r)) : 0;
 }
 
 int volume_sync_dir(struct volume *v)

@@ -4,19 +4,24 @@
 #include "../store/entry.h"
 #include "../store/scope.h"
 #include "places.h"
+#include "sums.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 
-enum { SUMS_FIRST = 1024, SUMS_PARTS = 23 };
 enum { GAP_BLOCKS = 8 }; /* that are read in vain, to save a read */
+#ifndef SMALL_LIMITS
+enum { SUMS_PAGES = 2048 }; /* in memory: of 30,720 slots */
+#else                       /* so that the simulation does not have all of them there */
+enum { SUMS_PAGES = 3 };
+#endif
 
 struct slots {
     int fd;
     bool direct;
-    uint32_t *sums[SUMS_PARTS]; /* of SUMS_FIRST slots, of twice as many, and so on: what is there
-                                   never moves */
+    struct sums *sums;
 };
 
 static pthread_key_t bounce_key;
@@ -52,27 +57,39 @@ static int open_direct(const char *path)
     return -EINVAL;
 }
 
-int slots_open(const char *path, struct slots **ret)
+/* Past the page cache, where that can be had. */
+static int open_file(const char *dir, const char *name, bool *ret_direct)
+{
+    char path[PATH_MAX];
+    int r = format(path, sizeof path, "%s/%s", dir, name);
+
+    if (r < 0)
+        return r;
+    int fd = open_direct(path);
+    *ret_direct = fd >= 0;
+    if (fd != -EINVAL)
+        return fd;
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    return fd < 0 ? -errno : fd;
+}
+
+int slots_open(const char *dir, bool sums_too, struct slots **ret)
 {
     struct slots *s = calloc(1, sizeof *s);
+    bool direct;
 
     if (!s)
         return -ENOMEM;
-    s->fd = open_direct(path);
-    s->direct = s->fd >= 0;
-    if (s->fd == -EINVAL) {
-        s->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-        if (s->fd < 0)
-            s->fd = -errno;
-    }
-    if (s->fd < 0) {
-        int r = s->fd;
-        free(s);
-        return r;
-    }
-    if (slots_reserve(s, 0) < 0) {
+    s->fd = open_file(dir, "slots", &s->direct);
+    int fd = s->fd < 0 ? s->fd : open_file(dir, "sums", &direct);
+    int r = fd < 0 ? fd : sums_new(fd, SUMS_PAGES, &s->sums);
+    if (r == 0 && !sums_too)
+        r = sums_forget(s->sums);
+    if (r == 0)
+        r = slots_reserve(s, 0);
+    if (r < 0) {
         slots_close(s);
-        return -ENOMEM;
+        return r;
     }
     *ret = s;
     return 0;
@@ -82,9 +99,9 @@ void slots_close(struct slots *s)
 {
     if (!s)
         return;
-    close(s->fd);
-    for (unsigned i = 0; i < SUMS_PARTS; i++)
-        free(s->sums[i]);
+    if (s->fd >= 0)
+        close(s->fd);
+    sums_free(s->sums);
     free(s);
 }
 
@@ -95,39 +112,38 @@ bool slots_direct(const struct slots *s)
 
 /* ------------------------------------------------------------------ sums */
 
-static unsigned part_of(uint32_t slot)
-{
-    return 31 - (unsigned)__builtin_clz(slot / SUMS_FIRST + 1);
-}
-
 int slots_reserve(struct slots *s, uint32_t slot)
 {
-    for (unsigned part = 0; part <= part_of(slot); part++) {
-        if (!s->sums[part])
-            s->sums[part] = calloc((size_t)SUMS_FIRST << part, CHUNK_BLOCKS * sizeof(uint32_t));
-        if (!s->sums[part])
-            return -ENOMEM;
-    }
+    return sums_reserve(s->sums, slot);
+}
+
+int slots_get_sums(struct slots *s, uint32_t slot, uint32_t ret_sums[])
+{
+    struct sums_held held;
+    int r = sums_hold(s->sums, slot, 1, &held);
+
+    if (r < 0)
+        return r;
+    memcpy(ret_sums, sums_of(&held, slot), CHUNK_BLOCKS * sizeof *ret_sums);
+    sums_release(s->sums, &held, false);
     return 0;
 }
 
-/* NULL if nothing was reserved for it. */
-static uint32_t *sums_of(const struct slots *s, uint32_t slot)
+int slots_set_sums(struct slots *s, uint32_t slot, const uint32_t sums[])
 {
-    unsigned part = part_of(slot);
-    uint32_t first = ((UINT32_C(1) << part) - 1) * SUMS_FIRST;
+    struct sums_held held;
+    int r = sums_hold(s->sums, slot, 1, &held);
 
-    return s->sums[part] ? s->sums[part] + (size_t)(slot - first) * CHUNK_BLOCKS : NULL;
+    if (r < 0)
+        return r;
+    memcpy(sums_of(&held, slot), sums, CHUNK_BLOCKS * sizeof *sums);
+    sums_release(s->sums, &held, true);
+    return 0;
 }
 
-const uint32_t *slots_sums(const struct slots *s, uint32_t slot)
+int slots_save_sums(struct slots *s)
 {
-    return sums_of(s, slot);
-}
-
-void slots_set_sums(struct slots *s, uint32_t slot, const uint32_t sums[])
-{
-    memcpy(sums_of(s, slot), sums, CHUNK_BLOCKS * sizeof *sums);
+    return sums_save(s->sums);
 }
 
 /* Never 0, which stands for: not known. */
@@ -140,20 +156,21 @@ static void sum_blocks(const void *buf, unsigned n, uint32_t *ret)
 
 /* The blocks whose bytes are not those that were written. What is not known yet is learnt, perhaps
  * by two readers at once: hence the atomics. */
-static uint64_t check(struct slots *s, uint32_t slot, unsigned first, unsigned n, const void *buf)
+static uint64_t check(const struct sums_held *held, uint32_t slot, unsigned first, unsigned n,
+                      const void *buf, bool *learnt)
 {
-    uint32_t *sums = sums_of(s, slot), now[CHUNK_BLOCKS];
+    uint32_t *sums = sums_of(held, slot), now[CHUNK_BLOCKS];
     uint64_t bad = 0;
 
-    if (!sums)
-        return 0;
     sum_blocks(buf, n, now);
     for (unsigned i = 0; i < n; i++) {
         uint32_t sum = __atomic_load_n(&sums[first + i], __ATOMIC_RELAXED);
-        if (sum == 0)
+        if (sum == 0) {
             __atomic_store_n(&sums[first + i], now[i], __ATOMIC_RELAXED);
-        else if (sum != now[i])
+            *learnt = true;
+        } else if (sum != now[i]) {
             bad |= UINT64_C(1) << (first + i);
+        }
     }
     return bad;
 }
@@ -191,33 +208,47 @@ static off_t offset_of(uint32_t slot, unsigned first)
     return (off_t)slot * CHUNK_BYTES + (off_t)first * BLOCK_BYTES;
 }
 
-/* How many of the blocks are one slot's; the others go in a call of their own, as the memory for
- * copying has room for one slot. */
+/* How many of the blocks go in one call: of one slot, if they are to be copied, as the memory for
+ * that has room for one; else of as many as their sums are held of. */
 static unsigned at_once(const struct slots *s, unsigned first, unsigned n, const void *buf)
 {
+    unsigned nslots = s->direct && !aligned(buf) ? 1 : SUMS_RUN;
+
     INVARIANT(first < CHUNK_BLOCKS);
-    return s->direct && !aligned(buf) ? MIN(n, CHUNK_BLOCKS - first) : n;
+    return MIN(n, nslots * CHUNK_BLOCKS - first);
+}
+
+static int hold(struct slots *s, uint32_t slot, unsigned first, unsigned n,
+                struct sums_held *ret_held)
+{
+    return sums_hold(s->sums, slot, DIV_UP(first + n, (unsigned)CHUNK_BLOCKS), ret_held);
 }
 
 /* -EBADMSG if some are not as they were written. */
 static int check_all(struct slots *s, uint32_t slot, unsigned first, unsigned n, const uint8_t *buf,
                      uint64_t ret_bad[])
 {
-    int r = 0;
+    struct sums_held held;
+    bool learnt = false;
+    int failed = hold(s, slot, first, n, &held), r = 0;
 
+    if (failed)
+        return failed;
     for (unsigned here; n > 0; n -= here, slot++, ret_bad++, first = 0) {
         here = MIN(n, CHUNK_BLOCKS - first);
-        *ret_bad = check(s, slot, first, here, buf);
+        *ret_bad = check(&held, slot, first, here, buf, &learnt);
         r = *ret_bad ? -EBADMSG : r;
         buf += (size_t)here * BLOCK_BYTES;
     }
+    sums_release(s->sums, &held, learnt);
     return r;
 }
 
 int slots_read(struct slots *s, uint32_t slot, unsigned first, unsigned n, void *buf,
                uint64_t ret_bad[])
 {
-    unsigned here = at_once(s, first, n, buf);
+    unsigned here = at_once(s, first, n, buf),
+             nslots = DIV_UP(first + here, (unsigned)CHUNK_BLOCKS);
     size_t len = (size_t)here * BLOCK_BYTES;
     void *to = s->direct && !aligned(buf) ? slots_bounce() : buf;
 
@@ -230,9 +261,9 @@ int slots_read(struct slots *s, uint32_t slot, unsigned first, unsigned n, void 
     if (to != buf)
         memcpy(buf, to, len);
     r = check_all(s, slot, first, here, buf, ret_bad);
-    if (here == n)
+    if (here == n || (r < 0 && r != -EBADMSG))
         return r;
-    int rest = slots_read(s, slot + 1, 0, n - here, (uint8_t *)buf + len, ret_bad + 1);
+    int rest = slots_read(s, slot + nslots, 0, n - here, (uint8_t *)buf + len, ret_bad + nslots);
     return rest < 0 ? rest : r;
 }
 
@@ -251,13 +282,11 @@ static unsigned mask_span(uint64_t mask, uint64_t keep, unsigned gap, unsigned *
     return first;
 }
 
-int slots_gather(struct slots *s, uint32_t slot, uint64_t mask, uint64_t keep, void *chunk,
-                 uint64_t *bad)
+static int gather(struct slots *s, uint32_t slot, uint64_t mask, uint64_t keep, char *to,
+                  const struct sums_held *held, uint64_t *bad, bool *learnt)
 {
     unsigned gap = GAP_BLOCKS;
-    char *to = chunk;
 
-    INVARIANT(!mask || slot != SLOT_NONE);
     while (mask) {
         unsigned n, first = mask_span(mask, keep, gap, &n);
         size_t at = (size_t)first * BLOCK_BYTES;
@@ -270,7 +299,7 @@ int slots_gather(struct slots *s, uint32_t slot, uint64_t mask, uint64_t keep, v
         }
         for (uint64_t rest = mask & mask_range(first, n); rest;) {
             unsigned here, from = mask_run(rest, &here);
-            *bad |= check(s, slot, from, here, to + (size_t)from * BLOCK_BYTES);
+            *bad |= check(held, slot, from, here, to + (size_t)from * BLOCK_BYTES, learnt);
             rest &= ~mask_range(from, here);
         }
         mask &= ~mask_range(first, n);
@@ -278,13 +307,29 @@ int slots_gather(struct slots *s, uint32_t slot, uint64_t mask, uint64_t keep, v
     return 0;
 }
 
+int slots_gather(struct slots *s, uint32_t slot, uint64_t mask, uint64_t keep, void *chunk,
+                 uint64_t *bad)
+{
+    struct sums_held held;
+    bool learnt = false;
+
+    if (!mask)
+        return 0;
+    INVARIANT(slot != SLOT_NONE);
+    int r = sums_hold(s->sums, slot, 1, &held);
+    if (r < 0)
+        return r;
+    r = gather(s, slot, mask, keep, chunk, &held, bad, &learnt);
+    sums_release(s->sums, &held, learnt);
+    return r;
+}
+
 /* The sums of blocks to be written; NULL: of blocks that nobody knows any more. */
-static void set_sums(struct slots *s, uint32_t slot, unsigned first, unsigned n,
+static void set_sums(const struct sums_held *held, uint32_t slot, unsigned first, unsigned n,
                      const uint8_t *blocks)
 {
     for (unsigned done = 0, here; done < n; done += here, slot++, first = 0) {
-        uint32_t *sums = sums_of(s, slot);
-        INVARIANT(slot != SLOT_NONE && sums);
+        uint32_t *sums = sums_of(held, slot);
         here = MIN(n - done, CHUNK_BLOCKS - first);
         if (blocks)
             sum_blocks(blocks + (size_t)done * BLOCK_BYTES, here, sums + first);
@@ -295,23 +340,30 @@ static void set_sums(struct slots *s, uint32_t slot, unsigned first, unsigned n,
 
 int slots_write(struct slots *s, uint32_t slot, unsigned first, unsigned n, const void *buf)
 {
-    unsigned here = at_once(s, first, n, buf);
+    unsigned here = at_once(s, first, n, buf),
+             nslots = DIV_UP(first + here, (unsigned)CHUNK_BLOCKS);
     size_t len = (size_t)here * BLOCK_BYTES;
     void *from = (void *)(uintptr_t)buf; /* only read */
+    struct sums_held held;
 
+    INVARIANT(slot != SLOT_NONE);
     if (s->direct && !aligned(buf)) {
         from = slots_bounce();
         if (!from)
             return -ENOMEM;
         memcpy(from, buf, len);
     }
-    set_sums(s, slot, first, here, from);
-    int r = io_all(s->fd, true, from, len, offset_of(slot, first));
+    int r = hold(s, slot, first, here, &held);
+    if (r < 0)
+        return r;
+    set_sums(&held, slot, first, here, from);
+    r = io_all(s->fd, true, from, len, offset_of(slot, first));
     if (r < 0) /* old bytes, new ones, or both */
-        set_sums(s, slot, first, here, NULL);
+        set_sums(&held, slot, first, here, NULL);
+    sums_release(s->sums, &held, true);
     if (r < 0 || here == n)
         return r;
-    return slots_write(s, slot + 1, 0, n - here, (const uint8_t *)buf + len);
+    return slots_write(s, slot + nslots, 0, n - here, (const uint8_t *)buf + len);
 }
 
 void slots_allocate(struct slots *s, uint32_t slot, uint32_t n)
@@ -321,10 +373,12 @@ void slots_allocate(struct slots *s, uint32_t slot, uint32_t n)
 
 int slots_punch(struct slots *s, uint32_t slot)
 {
-    uint32_t *sums = sums_of(s, slot);
+    struct sums_held held;
 
-    if (sums)
-        memset(sums, 0, CHUNK_BLOCKS * sizeof *sums);
+    if (sums_hold(s->sums, slot, 1, &held) == 0) { /* else: nobody reads what nobody has written */
+        memset(sums_of(&held, slot), 0, CHUNK_BLOCKS * sizeof(uint32_t));
+        sums_release(s->sums, &held, true);
+    }
     return fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset_of(slot, 0),
                      CHUNK_BYTES) < 0
                ? -errno

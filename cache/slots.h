@@ -4,9 +4,9 @@
  * memory reclaim never waits for us to get memory). Which slot holds what is not known here. Safe
  * from any thread; 0 or a negative errno, reported by the caller.
  *
- * Every block has a sum (CRC-32C) in memory, taken when it is written and compared whenever it is
- * read. The sums have no lock: nobody else reads or writes blocks while they are written, which is
- * what the caller's ops are for (chunks.h).
+ * Every block has a sum (CRC-32C), taken when it is written and compared whenever it is read; where
+ * they are: sums.h. The sums have no lock: nobody else reads or writes blocks while they are
+ * written, which is what the caller's ops are for (chunks.h).
  */
 #ifndef S3VOL_SLOTS_H
 #define S3VOL_SLOTS_H
@@ -19,12 +19,12 @@ struct slots;
 
 #define SLOT_NONE UINT32_MAX
 
-/* Opens or makes the file `path`. */
-int slots_open(const char *path, struct slots **ret_slots);
+/* Opens or makes the files `slots` and `sums` in `dir`. `sums_too`: those in the file are of what
+ * is in the slots; else none is known. */
+int slots_open(const char *dir, bool sums_too, struct slots **ret_slots);
 void slots_close(struct slots *slots);
 
-/* Memory for the sums of all slots up to this one: needed before one is written. Not by two threads
- * at once. 0 or -ENOMEM. */
+/* Slots up to this one may be used. 0 or -ENOMEM. */
 int slots_reserve(struct slots *slots, uint32_t slot);
 
 /* Whole blocks: `first` and `n` count blocks of the slot, and go on into the slots behind it. Any
@@ -42,8 +42,10 @@ int slots_gather(struct slots *slots, uint32_t slot, uint64_t mask, uint64_t kee
                  uint64_t *bad);
 
 /* The slot's sums, by block; 0: not known, and taken from the block when it is read next. */
-const uint32_t *slots_sums(const struct slots *slots, uint32_t slot);
-void slots_set_sums(struct slots *slots, uint32_t slot, const uint32_t sums[]);
+int slots_get_sums(struct slots *slots, uint32_t slot, uint32_t ret_sums[]);
+int slots_set_sums(struct slots *slots, uint32_t slot, const uint32_t sums[]);
+/* All are in the file, and on the disk. Nobody reads or writes slots meanwhile. */
+int slots_save_sums(struct slots *slots);
 
 /* Disk space for `n` slots, which are holes and about to be filled whole: it is had in one piece,
  * and their writes are several times faster than into holes. Where it fails they find out. */

@@ -236,14 +236,23 @@ static int with_room(struct volume *v, int (*record)(struct volume *v))
     return r;
 }
 
+static int save_sums(struct volume *v)
+{
+    return slots_save_sums(v->slots);
+}
+
 /* The next mount believes what it finds. Nothing runs any more. */
 static int leave_clean(struct volume *v)
 {
     struct index_meta meta;
-    int r = with_room(v, volume_record_all);
+    /* first, as what makes room for it has no row yet */
+    int sums = with_room(v, save_sums), r = with_room(v, volume_record_all);
 
+    if (sums < 0)
+        msg_warn("%s: sums: %s: the next mount starts with what is not in the bucket only", v->dir,
+                 strerror(-sums));
     index_get_meta(v->index, &meta);
-    meta.clean = true;
+    meta.clean = sums == 0;
     meta.inventoried &= v->state == VOLUME_OK; /* fenced, we leave in the log what nobody knows */
     return r == 0 ? index_put_meta(v->index, &meta) : r;
 }

@@ -104,6 +104,7 @@ for state in clean killed dirty kept; do
     flips $state index.db
     damage $state 'truncate -s $(($(stat -c %s index.db) / 8192 * 4096)) index.db'
     damage $state ': >slots'
+    damage $state 'head -c $((3 * 4096 + RANDOM)) /dev/urandom >sums'
     compgen -G "$T/states/$state/cache/*/index.db-wal" >/dev/null || continue
     [ $state = killed ] || SEED_NOW='' # SQLite takes a damaged -wal for a torn one: cache/DESIGN.md
     flips $state index.db-wal

@@ -1,6 +1,6 @@
 #!/bin/bash
 # stores: dir s3d
-# A cache whose index.db or slots are garbage, cut or gone: the volume is right, from the bucket.
+# A cache whose index.db, slots or sums are garbage, cut or gone: the volume is right, from the bucket.
 . "$(dirname "$0")/lib/common.sh"
 
 start_volume
@@ -9,7 +9,8 @@ umount_volume
 n=1
 for damage in 'rm -f index.db*' ': >index.db' 'truncate -s 4096 index.db' 'truncate -s 5000 index.db' \
     'head -c 20000 /dev/urandom >index.db' 'tool flip index.db 100' 'tool flip index.db 4500' \
-    'tool flip index.db -2000' 'rm slots' 'truncate -s 100000 slots' ': >slots'; do
+    'tool flip index.db -2000' 'rm slots' 'truncate -s 100000 slots' ': >slots' \
+    'rm sums' ': >sums' 'tool flip sums 300' 'head -c 12000 /dev/urandom >sums'; do
     mount_volume
     dir=$(status cache_dir)
     tool verify "$IMAGE" 0 8M $n

@@ -153,9 +153,11 @@ static void collect(struct host *h)
 
 static void rot(const struct host *h)
 {
-    for (int n = run.rot ? 1 + (int)sim_below(300) : 0; n > 0; n--)
-        if (disk_flip(h->dir, "slots"))
-            run_say("host %d: a bit of its slots rots", h->number);
+    for (int n = run.rot ? 1 + (int)sim_below(300) : 0; n > 0; n--) {
+        const char *name = sim_chance(1, 16) ? "sums" : "slots";
+        if (disk_flip(h->dir, name))
+            run_say("host %d: a bit of its %s rots", h->number, name);
+    }
 }
 
 static void befall(struct host *h)

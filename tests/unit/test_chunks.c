@@ -12,12 +12,12 @@
 enum { MAX_BLOCKS = 100 * CHUNK_BLOCKS, SLOTS_LEAST = 1024 };
 
 static struct chunks table, *t = &table;
-static char path[256];
+static char dir[256];
 
 static void open_table(uint64_t max_blocks)
 {
     assert_int_equal(chunks_init(t, NULL, max_blocks, &clock_system), 0);
-    assert_int_equal(slots_open(path, &t->slots), 0);
+    assert_int_equal(slots_open(dir, false, &t->slots), 0);
     pthread_mutex_lock(&t->lock);
 }
 
@@ -27,10 +27,8 @@ static int setup(void **state)
 
     (void)state;
     msg_set_sink(MSG_NONE);
-    snprintf(path, sizeof path, "%s/s3vol-unit-XXXXXX", tmp ? tmp : "/tmp");
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    close(fd);
+    snprintf(dir, sizeof dir, "%s/s3vol-unit-XXXXXX", tmp ? tmp : "/tmp");
+    assert_non_null(mkdtemp(dir));
     open_table(MAX_BLOCKS);
     return 0;
 }
@@ -47,9 +45,14 @@ static void close_table(void)
 static int teardown(void **state)
 {
     (void)state;
+    char path[300];
+
     close_table();
+    snprintf(path, sizeof path, "%s/slots", dir);
     unlink(path);
-    return 0;
+    snprintf(path, sizeof path, "%s/sums", dir);
+    unlink(path);
+    return rmdir(dir);
 }
 
 /* A clean chunk, all of it in a slot, as a fetch leaves it. */
@@ -334,7 +337,7 @@ static void test_what_is_needed_is_never_evicted(void **state)
     c[3]->unrecorded = 1;
     c[4]->pins = 1;
     chunk_begin(c[5], &op, 1, OP_READ);
-    c[6]->sealed = (struct sealed_chunk *)path; /* not looked at */
+    c[6]->sealed = (struct sealed_chunk *)dir; /* not looked at */
     for (int i = 1; i < 4; i++)
         chunk_requeue(t, c[i]);
     for (uint64_t i = 0; i < 1000; i++)

@@ -17,7 +17,7 @@
 
 enum { SLOTS = 8, RUN_SLOTS = 4 /* at once */ };
 
-static char dir[256], path[300];
+static char dir[256], path[300], sums_path[300];
 static struct slots *slots;
 static _Alignas(4096) uint8_t model[SLOTS * CHUNK_BYTES], buf[RUN_SLOTS * CHUNK_BYTES + 4096];
 static bool want_direct;
@@ -33,7 +33,8 @@ static int setup(void **state)
     snprintf(dir, sizeof dir, "%s/s3vol-unit-XXXXXX", tmp ? tmp : "/tmp");
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof path, "%s/slots", dir);
-    return slots_open(path, &slots);
+    snprintf(sums_path, sizeof sums_path, "%s/sums", dir);
+    return slots_open(dir, false, &slots);
 }
 
 /* A ramfs, in a mount namespace of our own: the only file system that surely refuses O_DIRECT. */
@@ -49,7 +50,7 @@ static int setup_fallback(void **state)
         mount("none", dir, "ramfs", 0, NULL) < 0)
         return 0; /* the test skips */
     want_direct = false;
-    return slots_open(path, &slots);
+    return slots_open(dir, false, &slots);
 }
 
 static int teardown(void **state)
@@ -58,8 +59,10 @@ static int teardown(void **state)
     slots_close(slots);
     slots = NULL;
     unlink(path);
+    unlink(sums_path);
     umount2(dir, MNT_DETACH);
     unlink(path);
+    unlink(sums_path);
     return rmdir(dir);
 }
 
@@ -101,20 +104,24 @@ static void random_io(void)
 }
 
 /* The sums of these slots do not lie behind each other. */
-static void test_write_across_parts(void **state)
+static void test_write_across_pages(void **state)
 {
+    uint32_t sums[CHUNK_BLOCKS];
+
     (void)state;
-    assert_int_equal(slots_reserve(slots, 1024), 0);
+    assert_int_equal(slots_reserve(slots, 1035), 0);
     for (unsigned shift = 0; shift < 2; shift++) {
         pattern(buf + shift, 3 * BLOCK_BYTES, 0, shift + 1);
         memcpy(model, buf + shift, 3 * BLOCK_BYTES);
-        assert_int_equal(slots_write(slots, 1023, 63, 3, buf + shift), 0);
-        assert_int_not_equal(slots_sums(slots, 1023)[63], 0);
-        assert_int_not_equal(slots_sums(slots, 1024)[1], 0);
-        assert_int_equal(slots_sums(slots, 1024)[2], 0);
-        assert_int_equal(slots_read(slots, 1023, 63, 1, buf, bad), 0);
+        assert_int_equal(slots_write(slots, 1034, 63, 3, buf + shift), 0);
+        assert_int_equal(slots_get_sums(slots, 1034, sums), 0);
+        assert_int_not_equal(sums[63], 0);
+        assert_int_equal(slots_get_sums(slots, 1035, sums), 0);
+        assert_int_not_equal(sums[1], 0);
+        assert_int_equal(sums[2], 0);
+        assert_int_equal(slots_read(slots, 1034, 63, 1, buf, bad), 0);
         assert_memory_equal(buf, model, BLOCK_BYTES);
-        assert_int_equal(slots_read(slots, 1024, 0, 2, buf, bad), 0);
+        assert_int_equal(slots_read(slots, 1035, 0, 2, buf, bad), 0);
         assert_memory_equal(buf, model + BLOCK_BYTES, 2 * BLOCK_BYTES);
     }
 }
@@ -125,7 +132,7 @@ static void test_random_io(void **state)
     random_io();
     assert_int_equal(slots_sync(slots), 0);
     slots_close(slots);
-    assert_int_equal(slots_open(path, &slots), 0);
+    assert_int_equal(slots_open(dir, false, &slots), 0);
     check_all();
 }
 
@@ -151,7 +158,8 @@ static void test_beyond_the_end_is_zero(void **state)
     (void)state;
     assert_int_equal(slots_count(slots), 0);
     memset(buf, 'x', sizeof buf);
-    assert_int_equal(slots_read(slots, 4000000000, 63, 1, buf, bad), 0);
+    assert_int_equal(slots_reserve(slots, 400000000), 0);
+    assert_int_equal(slots_read(slots, 400000000, 63, 1, buf, bad), 0);
     for (size_t i = 0; i < BLOCK_BYTES; i++)
         assert_int_equal(buf[i], 0);
     assert_int_equal(buf[BLOCK_BYTES], 'x');
@@ -210,7 +218,7 @@ static void test_truncate(void **state)
     assert_int_equal(slots_read(slots, 2, 60, 4, buf, bad), -EBADMSG); /* these were not zero */
     assert_int_equal(bad[0], mask_range(60, 4));
     slots_close(slots);
-    assert_int_equal(slots_open(path, &slots), 0);
+    assert_int_equal(slots_open(dir, false, &slots), 0);
     check_all();
 }
 
@@ -311,13 +319,15 @@ static void test_gather(void **state)
 static void test_gather_learns_of_its_blocks_only(void **state)
 {
     static _Alignas(4096) uint8_t chunk[CHUNK_BYTES];
+    uint32_t sums[CHUNK_BLOCKS];
     uint64_t found = 0;
 
     (void)state;
     assert_int_equal(slots_reserve(slots, 0), 0);
     assert_int_equal(slots_gather(slots, 0, 0x85, 0, chunk, &found), 0);
+    assert_int_equal(slots_get_sums(slots, 0, sums), 0);
     for (unsigned b = 0; b < CHUNK_BLOCKS; b++)
-        assert_int_equal(slots_sums(slots, 0)[b] != 0, 0x85U >> MIN(b, 31U) & 1);
+        assert_int_equal(sums[b] != 0, 0x85U >> MIN(b, 31U) & 1);
 }
 
 /* Without a sum the first reader's bytes are believed. */
@@ -328,16 +338,21 @@ static void test_sums_are_learnt_or_given(void **state)
     (void)state;
     pattern(model, CHUNK_BYTES, 0, 1);
     assert_int_equal(slots_write(slots, 0, 0, CHUNK_BLOCKS, model), 0);
-    memcpy(sums, slots_sums(slots, 0), sizeof sums);
+    assert_int_equal(slots_get_sums(slots, 0, sums), 0);
     slots_close(slots);
-    assert_int_equal(slots_open(path, &slots), 0);
+    assert_int_equal(slots_open(dir, false, &slots), 0);
     flip(0, 5, 1);
     assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, bad), 0);
     flip(0, 5, 1);
     assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, bad), -EBADMSG);
-    slots_set_sums(slots, 0, sums);
+    assert_int_equal(slots_set_sums(slots, 0, sums), 0);
     check_all();
     flip(0, 5, 1);
+    assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, bad), -EBADMSG);
+    assert_int_equal(bad[0], UINT64_C(1) << 5);
+    assert_int_equal(slots_save_sums(slots), 0);
+    slots_close(slots);
+    assert_int_equal(slots_open(dir, true, &slots), 0);
     assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, bad), -EBADMSG);
     assert_int_equal(bad[0], UINT64_C(1) << 5);
 }
@@ -345,7 +360,7 @@ static void test_sums_are_learnt_or_given(void **state)
 /* Sums of many slots: each has its own. */
 static void test_sums_grow_with_the_slots(void **state)
 {
-    static const uint32_t some[] = {0, 1023, 1024, 3071, 3072, 7167, 7168, 20000};
+    static const uint32_t some[] = {0, 1023, 1024, 3071, 3072, 15359, 15360, 200000};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(some); i++) {
@@ -370,8 +385,12 @@ static void test_where_no_file_can_be(void **state)
 
     (void)state;
     snprintf(wrong, sizeof wrong, "%s/no/such", dir);
-    assert_int_equal(slots_open(wrong, &none), -ENOENT);
-    assert_int_equal(slots_open(dir, &none), -EISDIR);
+    assert_int_equal(slots_open(wrong, false, &none), -ENOENT);
+    assert_int_equal(slots_open(path, false, &none), -ENOTDIR);
+    assert_int_equal(unlink(sums_path), 0);
+    assert_int_equal(mkdir(sums_path, 0700), 0);
+    assert_int_equal(slots_open(dir, false, &none), -EISDIR);
+    assert_int_equal(rmdir(sums_path), 0);
     assert_null(none);
 }
 
@@ -381,7 +400,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_random_io),
-        TEST(test_write_across_parts),
+        TEST(test_write_across_pages),
         cmocka_unit_test_setup_teardown(test_random_io_without_direct, setup_fallback, teardown),
         TEST(test_beyond_the_end_is_zero),
         TEST(test_a_punched_slot_takes_no_space),
