@@ -153,7 +153,8 @@ static int adopt_slot(struct adopting *a, struct chunk *c, const struct index_ca
     if (r < 0)
         return r;
     a->slots[a->n++] = c->slot = row->slot;
-    r = row->sums ? slots_set_sums(a->v->slots, c->slot, row->sums) : 0;
+    if (row->sums || row->dirty) /* of a row that is dirty the file may not know */
+        r = slots_set_sums(a->v->slots, c->slot, row->sums);
     return r < 0 ? msg_error(-EIO, "%s: sums: %s", a->v->dir, strerror(-r)) : 0;
 }
 
@@ -205,8 +206,11 @@ static int give_up_cached(struct volume *v)
 int volume_adopt_cached(struct volume *v)
 {
     struct adopting a = {.v = v, .nslots = slots_count(v->slots)};
-    int r = index_each_cached(v->index, adopt_row, &a);
+    int r = slots_begin(v->slots);
 
+    if (r < 0)
+        return msg_error(-EIO, "%s: sums: %s", v->dir, strerror(-r));
+    r = index_each_cached(v->index, adopt_row, &a);
     if (r == 0)
         r = chunks_adopt_slots(&v->chunks, a.slots, a.n);
     if (r == -EBADMSG && !index_damaged(v->index))
@@ -223,10 +227,17 @@ int volume_adopt_cached(struct volume *v)
 int volume_open_slots(struct volume *v)
 {
     struct index_meta meta;
+    int r = slots_open(v->dir, &v->slots);
 
+    if (r < 0)
+        return msg_error(r, "%s: opening slots and sums: %s", v->dir, strerror(-r));
     index_get_meta(v->index, &meta);
-    int r = slots_open(v->dir, meta.clean, &v->slots);
-    return r < 0 ? msg_error(r, "%s: opening slots and sums: %s", v->dir, strerror(-r)) : 0;
+    if (!meta.clean || meta.life == slots_life(v->slots))
+        return 0;
+    msg_warn(
+        "%s: sums is gone, or index.db is an older one: what is in the bucket is fetched again",
+        v->dir);
+    return index_forget(v->index, false);
 }
 
 int volume_sync_dir(struct volume *v)

@@ -7,13 +7,13 @@
 
 #include <string.h>
 
-enum { SCHEMA_VERSION = 3, BUSY_MS = 10000 };
+enum { SCHEMA_VERSION = 4, VERSION_WITHOUT_LIFE = 3, BUSY_MS = 10000 };
 
 static const char SCHEMA[] =
     "CREATE TABLE IF NOT EXISTS meta(id INTEGER PRIMARY KEY CHECK(id = 1), uuid BLOB, seq INTEGER,"
     " next INTEGER, size_blocks INTEGER, epoch INTEGER, nonce BLOB, claim INTEGER, own_nonce BLOB,"
     " pending_nonce BLOB, clean INTEGER, mapped_blocks INTEGER, local_blocks INTEGER,"
-    " inventoried INTEGER);"
+    " inventoried INTEGER, life INTEGER);"
     "CREATE TABLE IF NOT EXISTS map(chunk INTEGER PRIMARY KEY, mask INTEGER NOT NULL,"
     " places BLOB NOT NULL);"
     "CREATE TABLE IF NOT EXISTS cached(chunk INTEGER PRIMARY KEY, slot INTEGER NOT NULL,"
@@ -23,7 +23,7 @@ static const char SCHEMA[] =
     " pinned INTEGER NOT NULL);"
     "CREATE TABLE IF NOT EXISTS pins(first INTEGER PRIMARY KEY, last INTEGER NOT NULL);"
     "CREATE INDEX IF NOT EXISTS dead_segments ON segments(dead_seq) WHERE dead_seq IS NOT NULL;"
-    "PRAGMA user_version = 3;";
+    "PRAGMA user_version = 4;";
 
 int index_error(struct index *ix, sqlite3 *db, const char *what)
 {
@@ -105,7 +105,7 @@ static int load_meta(struct index *ix)
     int r = index_prepare(ix, ix->db,
                           "SELECT uuid, seq, next, size_blocks, epoch, nonce, claim,"
                           " own_nonce, pending_nonce, clean, mapped_blocks, local_blocks,"
-                          " inventoried FROM meta",
+                          " inventoried, life FROM meta",
                           &q);
 
     if (r < 0)
@@ -125,6 +125,7 @@ static int load_meta(struct index *ix)
         m->mapped_blocks = column_u64(q, 10);
         m->local_blocks = column_u64(q, 11);
         m->inventoried = sqlite3_column_int(q, 12) != 0;
+        m->life = column_u64(q, 13);
         if (memcmp(uuid, ix->uuid, UUID_BYTES) != 0)
             r = msg_error(-EBADMSG, "%s: is the index of another volume; use another --cache-dir",
                           ix->path);
@@ -137,7 +138,7 @@ static int load_meta(struct index *ix)
     return r;
 }
 
-static int check_version(struct index *ix)
+static int check_version(struct index *ix, int *ret_version)
 {
     sqlite3_stmt *q;
     int r = index_prepare(ix, ix->db, "PRAGMA user_version", &q);
@@ -146,21 +147,22 @@ static int check_version(struct index *ix)
         return r;
     if (sqlite3_step(q) != SQLITE_ROW)
         r = index_error(ix, ix->db, "read");
-    else if (sqlite3_column_int(q, 0) != 0 && sqlite3_column_int(q, 0) != SCHEMA_VERSION)
+    int version = *ret_version = sqlite3_column_int(q, 0);
+    if (r == 0 && version != 0 && version != SCHEMA_VERSION && version != VERSION_WITHOUT_LIFE)
         r = msg_error(-EPROTONOSUPPORT,
                       "%s: version %d is not known to this s3vol: upgrade it, or use another "
                       "--cache-dir",
-                      ix->path, sqlite3_column_int(q, 0));
+                      ix->path, version);
     sqlite3_finalize(q);
     return r;
 }
 
 static int open_writer(struct index *ix)
 {
-    int r = index_connect(ix, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &ix->db);
+    int r = index_connect(ix, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &ix->db), version = 0;
 
     if (r == 0)
-        r = check_version(ix);
+        r = check_version(ix, &version);
     if (r == 0)
         r = index_exec(
             ix, "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
@@ -169,6 +171,9 @@ static int open_writer(struct index *ix)
                 /* what an earlier process could not sync is seen, and perhaps not on the disk:
                  * nothing is appended to that */
                 "PRAGMA wal_checkpoint(TRUNCATE);");
+    if (r == 0 && version == VERSION_WITHOUT_LIFE)
+        r = index_exec(ix, "BEGIN; ALTER TABLE meta ADD COLUMN life INTEGER;"
+                           "PRAGMA user_version = 4; COMMIT");
     if (r == 0)
         r = index_exec(ix, SCHEMA);
     if (r == 0)
@@ -186,7 +191,7 @@ static int prepare_all(struct index *ix)
         {"COMMIT", &ix->q.commit},
         {"ROLLBACK", &ix->q.rollback},
         {"REPLACE INTO meta VALUES(1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,"
-         " ?13)",
+         " ?13, ?14)",
          &ix->q.put_meta},
         {"REPLACE INTO cached VALUES(?1, ?2, ?3, ?4, ?5, ?6)", &ix->q.put_cached},
         {"DELETE FROM cached WHERE chunk = ?1", &ix->q.drop_cached},
@@ -290,6 +295,7 @@ int index_put_meta_locked(struct index *ix, const struct index_meta *m)
     bind_u64(q, 11, m->mapped_blocks);
     bind_u64(q, 12, m->local_blocks);
     bind_u64(q, 13, m->inventoried);
+    bind_u64(q, 14, m->life);
     return index_step(ix, q);
 }
 

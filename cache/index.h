@@ -25,7 +25,8 @@ struct index_meta {
     uint8_t pending_nonce[UUID_BYTES]; /* of one that may have */
     uint64_t local_blocks;             /* the volume's size as last recorded here, which the bucket
                                           may not know yet; 0: never was */
-    bool clean;       /* all of `cached` may be believed, not only its dirty blocks */
+    bool clean;       /* all of `cached` may be believed, not only its dirty blocks … */
+    uint64_t life;    /* … if this is that of the sums (sums.h) */
     bool fresh;       /* never stored: a new file */
     bool inventoried; /* `segments` has every object of the log that may ever be deleted */
 };

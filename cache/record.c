@@ -238,7 +238,7 @@ int volume_record(struct volume *v)
 static const uint32_t *sums_for(struct volume *v, const struct chunk *c,
                                 uint32_t room[CHUNK_BLOCKS])
 {
-    bool none = c->slot == SLOT_NONE || !(c->dirty | c->unindexed);
+    bool none = !room || c->slot == SLOT_NONE || !(c->dirty | c->unindexed);
 
     return none || slots_get_sums(v->slots, c->slot, room) < 0 ? NULL : room;
 }
@@ -248,12 +248,12 @@ int volume_record_all(struct volume *v)
     struct chunks *t = &v->chunks;
     scope_free struct index_cached *rows = calloc(t->nchunks + 1, sizeof *rows);
     size_t sum_bytes = CHUNK_BLOCKS * sizeof(uint32_t), n = 0, room = t->queues[QUEUE_HELD].n + 1;
-    scope_free uint32_t *sums = calloc(room, sum_bytes);
+    scope_free uint32_t *sums = calloc(room, sum_bytes); /* or without */
     uint32_t *free_sums = sums;
     bool none;
     int r;
 
-    if (!rows || !sums)
+    if (!rows)
         return -ENOMEM;
     for (size_t i = 0; i < t->nbuckets; i++) {
         for (const struct chunk *c = t->buckets[i]; c; c = c->hash_next) {
@@ -267,7 +267,7 @@ int volume_record_all(struct volume *v)
                                               .dirty = ours,
                                               .slot = slot ? c->slot : 0,
                                               .sums = sums_for(v, c, free_sums)};
-            free_sums += ours ? CHUNK_BLOCKS : 0;
+            free_sums += sums && ours ? CHUNK_BLOCKS : 0;
         }
     }
     r = store_rows(v, rows, n, v->size_blocks, true, &none);

@@ -3,6 +3,7 @@
 #include "../store/crc32c.h"
 #include "../store/entry.h"
 #include "../store/scope.h"
+#include "disk_io.h"
 #include "places.h"
 #include "sums.h"
 
@@ -73,7 +74,7 @@ static int open_file(const char *dir, const char *name, bool *ret_direct)
     return fd < 0 ? -errno : fd;
 }
 
-int slots_open(const char *dir, bool sums_too, struct slots **ret)
+int slots_open(const char *dir, struct slots **ret)
 {
     struct slots *s = calloc(1, sizeof *s);
     bool direct;
@@ -83,8 +84,6 @@ int slots_open(const char *dir, bool sums_too, struct slots **ret)
     s->fd = open_file(dir, "slots", &s->direct);
     int fd = s->fd < 0 ? s->fd : open_file(dir, "sums", &direct);
     int r = fd < 0 ? fd : sums_new(fd, SUMS_PAGES, &s->sums);
-    if (r == 0 && !sums_too)
-        r = sums_forget(s->sums);
     if (r == 0)
         r = slots_reserve(s, 0);
     if (r < 0) {
@@ -136,9 +135,22 @@ int slots_set_sums(struct slots *s, uint32_t slot, const uint32_t sums[])
 
     if (r < 0)
         return r;
-    memcpy(sums_of(&held, slot), sums, CHUNK_BLOCKS * sizeof *sums);
+    if (sums)
+        memcpy(sums_of(&held, slot), sums, CHUNK_BLOCKS * sizeof *sums);
+    else
+        memset(sums_of(&held, slot), 0, CHUNK_BLOCKS * sizeof *sums);
     sums_release(s->sums, &held, true);
     return 0;
+}
+
+uint64_t slots_life(const struct slots *s)
+{
+    return sums_life(s->sums);
+}
+
+int slots_begin(struct slots *s)
+{
+    return sums_begin(s->sums);
 }
 
 int slots_save_sums(struct slots *s)
@@ -176,27 +188,6 @@ static uint64_t check(const struct sums_held *held, uint32_t slot, unsigned firs
 }
 
 /* ------------------------------------------------------------------ blocks */
-
-static int io_all(int fd, bool write, char *buf, size_t len, off_t at)
-{
-    while (len > 0) {
-        ssize_t n = write ? pwrite(fd, buf, len, at) : pread(fd, buf, len, at);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return errno == EBADMSG ? -EIO : -errno; /* the file system's damage is not ours */
-        if (n == 0 && write)
-            return -EIO;
-        if (n == 0) { /* beyond the file's end: a hole */
-            memset(buf, 0, len);
-            return 0;
-        }
-        buf += n;
-        at += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
 
 static bool aligned(const void *p)
 {
@@ -373,12 +364,7 @@ void slots_allocate(struct slots *s, uint32_t slot, uint32_t n)
 
 int slots_punch(struct slots *s, uint32_t slot)
 {
-    struct sums_held held;
-
-    if (sums_hold(s->sums, slot, 1, &held) == 0) { /* else: nobody reads what nobody has written */
-        memset(sums_of(&held, slot), 0, CHUNK_BLOCKS * sizeof(uint32_t));
-        sums_release(s->sums, &held, true);
-    }
+    (void)slots_set_sums(s, slot, NULL); /* nobody reads what nobody has written since */
     return fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset_of(slot, 0),
                      CHUNK_BYTES) < 0
                ? -errno

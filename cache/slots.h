@@ -19,10 +19,14 @@ struct slots;
 
 #define SLOT_NONE UINT32_MAX
 
-/* Opens or makes the files `slots` and `sums` in `dir`. `sums_too`: those in the file are of what
- * is in the slots; else none is known. */
-int slots_open(const char *dir, bool sums_too, struct slots **ret_slots);
+/* Opens or makes the files `slots` and `sums` in `dir`. */
+int slots_open(const char *dir, struct slots **ret_slots);
 void slots_close(struct slots *slots);
+
+/* The life of the sums (sums.h), and a new one, before anything is written. Where that is not the
+ * one that was stored with what is in the slots, the sums are of anything. */
+uint64_t slots_life(const struct slots *slots);
+int slots_begin(struct slots *slots);
 
 /* Slots up to this one may be used. 0 or -ENOMEM. */
 int slots_reserve(struct slots *slots, uint32_t slot);
@@ -43,7 +47,7 @@ int slots_gather(struct slots *slots, uint32_t slot, uint64_t mask, uint64_t kee
 
 /* The slot's sums, by block; 0: not known, and taken from the block when it is read next. */
 int slots_get_sums(struct slots *slots, uint32_t slot, uint32_t ret_sums[]);
-int slots_set_sums(struct slots *slots, uint32_t slot, const uint32_t sums[]);
+int slots_set_sums(struct slots *slots, uint32_t slot, const uint32_t sums[]); /* NULL: none */
 /* All are in the file, and on the disk. Nobody reads or writes slots meanwhile. */
 int slots_save_sums(struct slots *slots);
 

@@ -4,6 +4,8 @@
 #include "../store/entry.h"
 #include "../store/msg.h"
 #include "../store/scope.h"
+#include "../store/superblock.h"
+#include "disk_io.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -22,9 +24,10 @@ struct sums_page {
     uint8_t *bytes;
 };
 
-struct header {
+struct page_head {
     uint32_t crc; /* of all that follows in the page */
     uint32_t number;
+    uint64_t life; /* NO_PAGE's */
 };
 
 struct slab {
@@ -43,28 +46,10 @@ struct sums {
     size_t npages, room, max_pages, hand;
     struct slab *slabs;
     uint32_t file_pages; /* the file has none from here on */
-    bool told_lost, told_unwritten;
+    uint64_t life;
+    bool sync_failed;
+    bool told; /* atomic */
 };
-
-int sums_new(int fd, size_t max_pages, struct sums **ret)
-{
-    struct sums *s = calloc(1, sizeof *s);
-    struct stat st;
-
-    if (!s || fstat(fd, &st) < 0) {
-        int r = s ? -errno : -ENOMEM;
-        free(s);
-        close(fd);
-        return r;
-    }
-    s->fd = fd;
-    s->max_pages = max_pages;
-    s->file_pages = (uint32_t)MIN((uint64_t)st.st_size / PAGE_BYTES, (uint64_t)NO_PAGE);
-    pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->moved, NULL);
-    *ret = s;
-    return 0;
-}
 
 void sums_free(struct sums *s)
 {
@@ -102,46 +87,61 @@ int sums_reserve(struct sums *s, uint32_t slot)
 
 /* ------------------------------------------------------------------ the file */
 
+static off_t place_of(uint32_t number)
+{
+    return number == NO_PAGE ? 0 : ((off_t)number + 1) * PAGE_BYTES;
+}
+
 static uint32_t page_crc(const uint8_t *bytes)
 {
-    size_t skip = offsetof(struct header, number);
+    size_t skip = offsetof(struct page_head, number);
 
     return crc32c(0, bytes + skip, PAGE_BYTES - skip);
 }
 
-/* What was never there is not known. -EBADMSG: it was, and is damaged: sums that hardly any block
- * has, so that none is believed. */
+/* Once. */
+static void tell(struct sums *s, const char *what, int r)
+{
+    if (!__atomic_exchange_n(&s->told, true, __ATOMIC_RELAXED))
+        msg_warn("the cache: sums of blocks %s (%s)", what, strerror(-r));
+}
+
+static bool is_zero(const uint8_t *bytes)
+{
+    return bytes[0] == 0 && memcmp(bytes, bytes + 1, PAGE_BYTES - 1) == 0;
+}
+
+/* Of what was never written no sum is known, nor of what cannot be read. -EBADMSG: damaged: sums
+ * that hardly any block has. */
 static int read_page(const struct sums *s, struct sums_page *p)
 {
-    static const struct header none;
-    struct header h;
-    ssize_t n;
+    int r = io_all(s->fd, false, p->bytes, PAGE_BYTES, place_of(p->number));
+    struct page_head h;
 
-    do
-        n = pread(s->fd, p->bytes, PAGE_BYTES, (off_t)p->number * PAGE_BYTES);
-    while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return errno == EBADMSG ? -EIO : -errno; /* the file system's damage is not ours */
     memcpy(&h, p->bytes, sizeof h);
-    if (n == PAGE_BYTES && h.number == p->number && h.crc == page_crc(p->bytes))
+    if (r == 0 && (is_zero(p->bytes) || (h.number == p->number && h.crc == page_crc(p->bytes))))
         return 0;
-    bool hole = n < PAGE_BYTES || memcmp(&h, &none, sizeof h) == 0;
-    memset(p->bytes, hole ? 0 : 0xff, PAGE_BYTES);
-    return hole ? 0 : -EBADMSG;
+    memset(p->bytes, r == 0 ? 0xff : 0, PAGE_BYTES);
+    return r == 0 ? -EBADMSG : r;
 }
 
 static int write_page(const struct sums *s, struct sums_page *p)
 {
-    struct header h = {.number = p->number};
-    ssize_t n;
+    struct page_head h = {.number = p->number, .life = p->number == NO_PAGE ? s->life : 0};
 
     memcpy(p->bytes, &h, sizeof h);
     h.crc = page_crc(p->bytes);
     memcpy(p->bytes, &h, sizeof h);
-    do
-        n = pwrite(s->fd, p->bytes, PAGE_BYTES, (off_t)p->number * PAGE_BYTES);
-    while (n < 0 && errno == EINTR);
-    return n == PAGE_BYTES ? 0 : n < 0 && errno != EBADMSG ? -errno : -EIO;
+    return io_all(s->fd, true, p->bytes, PAGE_BYTES, place_of(p->number));
+}
+
+static int sync_file(struct sums *s)
+{
+    if (s->sync_failed || fdatasync(s->fd) < 0) {
+        s->sync_failed = true;
+        return -EIO;
+    }
+    return 0;
 }
 
 /* ------------------------------------------------------------------ what is in memory */
@@ -169,11 +169,11 @@ static struct sums_page *add_page(struct sums *s)
 }
 
 /* One that nobody holds, and that was not used for a while. Lock held. */
-static struct sums_page *find_old(struct sums *s)
+static struct sums_page *find_old(struct sums *s, bool changed_too)
 {
     for (size_t tries = 0; tries < 2 * s->npages; tries++) {
         struct sums_page *p = s->pages[s->hand];
-        if (!p->holders && !p->busy && !p->used)
+        if (!p->holders && !p->busy && !p->used && (changed_too || !p->changed))
             return p;
         p->used = false;
         s->hand = (s->hand + 1) % s->npages;
@@ -194,59 +194,60 @@ static void end_io(struct sums *s, struct sums_page *p)
     pthread_cond_broadcast(&s->moved);
 }
 
-/* A place for a page, without one now. What cannot be written stays in memory, and there are more
- * of them then. NULL: what was true before may not be now, as the lock was released; or -ENOMEM.
- * Lock held. */
+/* Lock held, released meanwhile. */
+static int write_old(struct sums *s, struct sums_page *p)
+{
+    begin_io(s, p);
+    int r = write_page(s, p);
+    if (r < 0)
+        tell(s, "cannot be written, and stay in memory", r);
+    end_io(s, p);
+    p->changed = r < 0;
+    s->file_pages = MAX(s->file_pages, p->number + 1);
+    return r;
+}
+
+/* A place for a page, without one now. What cannot be written stays in memory; there are more pages
+ * then, if no other one can go. NULL: what was true before may not be now, as the lock was
+ * released; or -ENOMEM. Lock held. */
 static struct sums_page *take_place(struct sums *s, int *ret)
 {
-    struct sums_page *p = s->npages < s->max_pages ? NULL : find_old(s);
-    int r = 0;
+    struct sums_page *p = s->npages < s->max_pages ? add_page(s) : NULL;
 
+    if (!p)
+        p = find_old(s, true);
     if (p && p->changed) {
-        begin_io(s, p);
-        r = write_page(s, p);
-        end_io(s, p);
-        p->changed = r < 0;
-        p->used = r < 0;
-        s->file_pages = MAX(s->file_pages, p->number + 1);
-        if (r == 0)
+        if (write_old(s, p) == 0)
             return NULL;
-        if (!s->told_unwritten)
-            msg_warn("sums of the cache: %s: keeping them in memory", strerror(-r));
-        s->told_unwritten = true;
-        p = NULL;
+        p = find_old(s, false);
     }
-    if (p && p->number != NO_PAGE)
-        s->table[p->number] = NULL;
     if (!p)
         p = add_page(s);
     *ret = p ? 0 : -ENOMEM;
+    if (p && p->number != NO_PAGE) {
+        s->table[p->number] = NULL;
+        p->number = NO_PAGE;
+    }
     return p;
 }
 
 /* Lock held, released meanwhile. */
-static int load(struct sums *s, struct sums_page *p, uint32_t number)
+static void load(struct sums *s, struct sums_page *p, uint32_t number)
 {
-    int r = 0;
-
     p->number = number;
     p->changed = false;
     s->table[number] = p;
     if (number >= s->file_pages) {
         memset(p->bytes, 0, PAGE_BYTES);
-        return 0;
+        return;
     }
     begin_io(s, p);
-    r = read_page(s, p);
+    int r = read_page(s, p);
+    if (r < 0)
+        tell(s, r == -EBADMSG ? "are damaged: these are not used" : "are lost: these are believed",
+             r);
     end_io(s, p);
-    if (r == -EBADMSG && !s->told_lost)
-        msg_warn("sums of the cache: damaged: what they were of is not used");
-    s->told_lost |= r == -EBADMSG;
-    if (r == 0 || r == -EBADMSG)
-        return 0;
-    s->table[number] = NULL;
-    p->number = NO_PAGE;
-    return r;
+    p->changed = r < 0; /* written anew, which may help */
 }
 
 /* Lock held, released meanwhile. */
@@ -262,10 +263,10 @@ static int hold_page(struct sums *s, uint32_t number, struct sums_page **ret)
             continue;
         }
         p = take_place(s, &r);
-        if (p && !s->table[number])
-            r = load(s, p, number);
         if (r < 0)
             return r;
+        if (p && !s->table[number])
+            load(s, p, number);
     }
     p->holders++;
     p->used = true;
@@ -326,17 +327,57 @@ int sums_save(struct sums *s)
         p->changed = r < 0;
         s->file_pages = MAX(s->file_pages, p->number + 1);
     }
-    return r < 0 ? r : fdatasync(s->fd) < 0 ? -errno : 0;
+    return r < 0 ? r : sync_file(s);
 }
 
-int sums_forget(struct sums *s)
+/* ------------------------------------------------------------------ a life */
+
+int sums_new(int fd, size_t max_pages, struct sums **ret)
 {
-    for (size_t i = 0; i < s->npages; i++) {
-        if (s->pages[i]->number != NO_PAGE)
-            s->table[s->pages[i]->number] = NULL;
-        s->pages[i]->number = NO_PAGE;
-        s->pages[i]->changed = false;
+    struct sums *s = calloc(1, sizeof *s);
+    struct page_head h;
+    struct stat st;
+
+    if (!s || fstat(fd, &st) < 0) {
+        int r = s ? -errno : -ENOMEM;
+        free(s);
+        close(fd);
+        return r;
     }
-    s->file_pages = 0;
-    return ftruncate(s->fd, 0) < 0 ? -errno : 0;
+    s->fd = fd;
+    s->max_pages = max_pages;
+    s->file_pages =
+        (uint32_t)MIN((uint64_t)st.st_size / PAGE_BYTES, (uint64_t)NO_PAGE); /* at least */
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->moved, NULL);
+    struct sums_page *p = add_page(s);
+    if (!p) {
+        sums_free(s);
+        return -ENOMEM;
+    }
+    if (read_page(s, p) == 0) {
+        memcpy(&h, p->bytes, sizeof h);
+        s->life = h.life;
+    }
+    *ret = s;
+    return 0;
+}
+
+uint64_t sums_life(const struct sums *s)
+{
+    return s->life;
+}
+
+int sums_begin(struct sums *s)
+{
+    struct sums_page *p = s->pages[0];
+
+    INVARIANT(p->number == NO_PAGE);
+    int r = random_bytes(&s->life, sizeof s->life);
+    if (r < 0)
+        return r;
+    s->life |= 1; /* not 0 */
+    memset(p->bytes, 0, PAGE_BYTES);
+    r = write_page(s, p);
+    return r < 0 ? r : sync_file(s);
 }

@@ -1,11 +1,15 @@
 /*
  * The sums of the slots' blocks (CRC-32C, by slot and block): a file of pages on the cache disk, of
  * which so many as are used most are in memory. A page is written when another one needs its place,
- * and when the cache is left clean; only then may the next process believe the file.
+ * and when the cache is left clean; only then may the next process believe the file, and only with
+ * the index that was stored then: the file's life, a number that each process changes before it
+ * changes any page, is in both.
  *
- * A page (4 KiB, little-endian): at 0 the CRC-32C of the rest (4 bytes), at 4 its number (4 bytes),
- * at 256 the sums of SUMS_SLOTS slots, CHUNK_BLOCKS of 4 bytes each. What is not such a page holds
- * no sums.
+ * The file, in pages of 4 KiB, in the machine's byte order: at 0 of each the CRC-32C of the rest (4
+ * bytes), at 4 its number (4 bytes). Of the first page that is UINT32_MAX, and at 8 is the life (8
+ * bytes). Behind it page n has at 256 the sums of slots n * SUMS_SLOTS and on, CHUNK_BLOCKS of 4
+ * bytes each. A page that is damaged has sums that hardly any block has, so that none is believed;
+ * of one that was never written, or cannot be read, no sum is known.
  *
  * Safe from any thread, but for the sums themselves: who changes them keeps others away (slots.h).
  * 0 or a negative errno.
@@ -27,11 +31,16 @@ struct sums_page;
 int sums_new(int fd, size_t max_pages, struct sums **ret_sums);
 void sums_free(struct sums *s);
 
+/* Of the file, as sums_begin() left it; 0: it has none. */
+uint64_t sums_life(const struct sums *s);
+/* A new life, on the disk, before anything else is done. */
+int sums_begin(struct sums *s);
+
 /* There may be slots up to this one. 0 or -ENOMEM. */
 int sums_reserve(struct sums *s, uint32_t slot);
 
 /* The pages of `n` slots (SUMS_RUN at most) from `slot` on, kept in memory until they are released;
- * which every call but a failed one must be followed by. */
+ * which every call but a failed one (-ENOMEM) must be followed by. */
 struct sums_held {
     uint32_t first; /* page */
     struct sums_page *pages[2];
@@ -41,9 +50,8 @@ int sums_hold(struct sums *s, uint32_t slot, uint32_t n, struct sums_held *ret_h
 uint32_t *sums_of(const struct sums_held *held, uint32_t slot);
 void sums_release(struct sums *s, struct sums_held *held, bool changed);
 
-/* Everything is in the file, and that on the disk. By nobody else meanwhile. */
+/* Everything is in the file, and that on the disk, while nobody else is at it. A sync that failed
+ * fails for ever. */
 int sums_save(struct sums *s);
-/* None is known. Nobody holds any. */
-int sums_forget(struct sums *s);
 
 #endif

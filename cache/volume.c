@@ -245,14 +245,16 @@ static int save_sums(struct volume *v)
 static int leave_clean(struct volume *v)
 {
     struct index_meta meta;
-    /* first, as what makes room for it has no row yet */
+    /* before the rows, as what makes room has none yet; and after them: making room changes sums */
     int sums = with_room(v, save_sums), r = with_room(v, volume_record_all);
 
+    sums = sums == 0 ? save_sums(v) : sums;
     if (sums < 0)
         msg_warn("%s: sums: %s: the next mount starts with what is not in the bucket only", v->dir,
                  strerror(-sums));
     index_get_meta(v->index, &meta);
     meta.clean = sums == 0;
+    meta.life = slots_life(v->slots);
     meta.inventoried &= v->state == VOLUME_OK; /* fenced, we leave in the log what nobody knows */
     return r == 0 ? index_put_meta(v->index, &meta) : r;
 }

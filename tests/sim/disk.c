@@ -221,10 +221,12 @@ static bool sync_fault(const struct file *f)
         disk.sync_fault_name = NULL;
         return true;
     }
-    bool wal = is_called(f, "index.db-wal"); /* there are more of its syncs */
+    bool slots =
+        is_called(f, "slots"); /* there are more syncs of the -wal; one of sums ends a life */
 
     return disk.sync_fault_one_in && !file_is_below(f->path, "/sim/tmp") &&
-           (wal || is_called(f, "slots")) && sim_chance(1, disk.sync_fault_one_in * (wal ? 4 : 1));
+           (slots || is_called(f, "index.db-wal") || is_called(f, "sums")) &&
+           sim_chance(1, disk.sync_fault_one_in * (slots ? 1 : 4));
 }
 
 /* Was it written again, whole, or cut to that size again, by one of the first `n` that came later,

@@ -35,8 +35,8 @@ extern void (*disk_on_sync)(bool names);
 /* From now on one operation in so many below `dir` fails (0: none), or one write of files of this
  * name (NULL: all operations of all): EIO, or ENOSPC where it can be. */
 void disk_fail_one_in(const char *dir, const char *name, unsigned n);
-/* From now on one sync of slots in so many fails, and of index.db's WAL one in four times as many;
- * of all of them (0: none). */
+/* From now on one sync of slots in so many fails, and of index.db's WAL and of sums one in four
+ * times as many; of all of them (0: none). */
 void disk_fail_syncs_one_in(unsigned n);
 /* The next sync of the file of this name (NULL: of none), below `dir`, fails. They stay the
  * caller's, until then. */

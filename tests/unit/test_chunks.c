@@ -17,7 +17,7 @@ static char dir[256];
 static void open_table(uint64_t max_blocks)
 {
     assert_int_equal(chunks_init(t, NULL, max_blocks, &clock_system), 0);
-    assert_int_equal(slots_open(dir, false, &t->slots), 0);
+    assert_int_equal(slots_open(dir, &t->slots), 0);
     pthread_mutex_lock(&t->lock);
 }
 

@@ -482,6 +482,42 @@ static void test_a_version_from_the_future(void **state)
     ix = NULL;
 }
 
+/* What is in an index of the version before this one stays, and goes with no life of sums. */
+static void test_an_older_version(void **state)
+{
+    struct index_cached row = {.chunk = 7, .valid = 3, .dirty = 1, .slot = 5};
+    struct index_meta meta;
+    uint64_t chunks, blocks;
+    sqlite3 *db;
+
+    (void)state;
+    index_get_meta(ix, &meta);
+    meta.clean = true;
+    meta.life = 77;
+    assert_int_equal(index_put_meta(ix, &meta), 0);
+    assert_int_equal(index_record(ix, &row, 1, 100, true), 0);
+    index_close(ix);
+    assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, index_pages_vfs()),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "ALTER TABLE meta DROP COLUMN life; PRAGMA user_version = 3",
+                                  NULL, NULL, NULL),
+                     SQLITE_OK);
+    sqlite3_close(db);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(index_open(path, uuid, &ix), 0);
+        index_get_meta(ix, &meta);
+        assert_true(meta.clean);
+        assert_int_equal(meta.life, i ? 78 : 0);
+        assert_int_equal(meta.local_blocks, 100);
+        assert_int_equal(index_count_dirty(ix, &chunks, &blocks), 0);
+        assert_int_equal(chunks, 1);
+        meta.life = 78;
+        assert_int_equal(index_put_meta(ix, &meta), 0);
+        index_close(ix);
+    }
+    assert_int_equal(index_open(path, uuid, &ix), 0);
+}
+
 /* One bit, all over the file: never another answer. */
 static void test_flipped_pages(void **state)
 {
@@ -584,6 +620,7 @@ int main(void)
         TEST(test_a_wal_that_was_left),
         TEST(test_truncated_and_garbage),
         TEST(test_a_version_from_the_future),
+        TEST(test_an_older_version),
         TEST(test_flipped_pages),
         TEST(test_readers_beside_a_writer),
     };

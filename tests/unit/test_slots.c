@@ -34,7 +34,7 @@ static int setup(void **state)
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof path, "%s/slots", dir);
     snprintf(sums_path, sizeof sums_path, "%s/sums", dir);
-    return slots_open(dir, false, &slots);
+    return slots_open(dir, &slots);
 }
 
 /* A ramfs, in a mount namespace of our own: the only file system that surely refuses O_DIRECT. */
@@ -50,7 +50,7 @@ static int setup_fallback(void **state)
         mount("none", dir, "ramfs", 0, NULL) < 0)
         return 0; /* the test skips */
     want_direct = false;
-    return slots_open(dir, false, &slots);
+    return slots_open(dir, &slots);
 }
 
 static int teardown(void **state)
@@ -132,7 +132,7 @@ static void test_random_io(void **state)
     random_io();
     assert_int_equal(slots_sync(slots), 0);
     slots_close(slots);
-    assert_int_equal(slots_open(dir, false, &slots), 0);
+    assert_int_equal(slots_open(dir, &slots), 0);
     check_all();
 }
 
@@ -218,7 +218,7 @@ static void test_truncate(void **state)
     assert_int_equal(slots_read(slots, 2, 60, 4, buf, bad), -EBADMSG); /* these were not zero */
     assert_int_equal(bad[0], mask_range(60, 4));
     slots_close(slots);
-    assert_int_equal(slots_open(dir, false, &slots), 0);
+    assert_int_equal(slots_open(dir, &slots), 0);
     check_all();
 }
 
@@ -340,7 +340,7 @@ static void test_sums_are_learnt_or_given(void **state)
     assert_int_equal(slots_write(slots, 0, 0, CHUNK_BLOCKS, model), 0);
     assert_int_equal(slots_get_sums(slots, 0, sums), 0);
     slots_close(slots);
-    assert_int_equal(slots_open(dir, false, &slots), 0);
+    assert_int_equal(slots_open(dir, &slots), 0);
     flip(0, 5, 1);
     assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, bad), 0);
     flip(0, 5, 1);
@@ -352,7 +352,8 @@ static void test_sums_are_learnt_or_given(void **state)
     assert_int_equal(bad[0], UINT64_C(1) << 5);
     assert_int_equal(slots_save_sums(slots), 0);
     slots_close(slots);
-    assert_int_equal(slots_open(dir, true, &slots), 0);
+    assert_int_equal(slots_open(dir, &slots), 0);
+    assert_int_equal(slots_begin(slots), 0);
     assert_int_equal(slots_read(slots, 0, 0, CHUNK_BLOCKS, buf, bad), -EBADMSG);
     assert_int_equal(bad[0], UINT64_C(1) << 5);
 }
@@ -385,11 +386,11 @@ static void test_where_no_file_can_be(void **state)
 
     (void)state;
     snprintf(wrong, sizeof wrong, "%s/no/such", dir);
-    assert_int_equal(slots_open(wrong, false, &none), -ENOENT);
-    assert_int_equal(slots_open(path, false, &none), -ENOTDIR);
+    assert_int_equal(slots_open(wrong, &none), -ENOENT);
+    assert_int_equal(slots_open(path, &none), -ENOTDIR);
     assert_int_equal(unlink(sums_path), 0);
     assert_int_equal(mkdir(sums_path, 0700), 0);
-    assert_int_equal(slots_open(dir, false, &none), -EISDIR);
+    assert_int_equal(slots_open(dir, &none), -EISDIR);
     assert_int_equal(rmdir(sums_path), 0);
     assert_null(none);
 }
