@@ -74,7 +74,7 @@ static int teardown(void **state)
     return 0;
 }
 
-static int reopen(void)
+static inline int reopen(void)
 {
     index_close(ix);
     ix = NULL;
@@ -232,7 +232,7 @@ static void apply(const struct entry *entries, size_t n, uint64_t seq, bool forg
         apply_to_model(&entries[i], forget);
 }
 
-static struct entry random_entry(uint64_t *rng, uint64_t seq)
+static inline struct entry random_entry(uint64_t *rng, uint64_t seq)
 {
     uint64_t block = draw(rng, NBLOCKS), n = 1 + draw(rng, 16);
 
@@ -262,7 +262,7 @@ static const uint32_t *random_sums(uint64_t *rng)
     return draw(rng, 3) ? sums[i] : NULL;
 }
 
-static struct index_cached random_row(uint64_t *rng)
+static inline struct index_cached random_row(uint64_t *rng)
 {
     struct index_cached row = {.chunk = draw(rng, CHUNKS), .slot = (uint32_t)draw(rng, 1000)};
 
@@ -273,7 +273,7 @@ static struct index_cached random_row(uint64_t *rng)
     return row;
 }
 
-static void record(const struct index_cached *rows, size_t n, bool only)
+static inline void record(const struct index_cached *rows, size_t n, bool only)
 {
     assert_int_equal(index_record(ix, rows, n, 7, only), 0);
     if (only)
@@ -283,5 +283,7 @@ static void record(const struct index_cached *rows, size_t n, bool only)
 }
 
 /* ------------------------------------------------------------------ the map */
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 #endif
