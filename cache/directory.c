@@ -209,7 +209,7 @@ int volume_adopt_cached(struct volume *v)
     int r = slots_begin(v->slots);
 
     if (r < 0)
-        return msg_error(-EIO, "%s: sums: %s", v->dir, strerror(-r));
+        return msg_error(r, "%s: sums: %s", v->dir, strerror(-r));
     r = index_each_cached(v->index, adopt_row, &a);
     if (r == 0)
         r = chunks_adopt_slots(&v->chunks, a.slots, a.n);
@@ -232,7 +232,7 @@ int volume_open_slots(struct volume *v)
     if (r < 0)
         return msg_error(r, "%s: opening slots and sums: %s", v->dir, strerror(-r));
     index_get_meta(v->index, &meta);
-    if (!meta.clean || meta.life == slots_life(v->slots))
+    if (!meta.clean || (meta.life && meta.life == slots_life(v->slots)))
         return 0;
     msg_warn(
         "%s: sums is gone, or index.db is an older one: what is in the bucket is fetched again",

@@ -30,6 +30,8 @@ struct page_head {
     uint64_t life; /* NO_PAGE's */
 };
 
+enum told { TOLD_DAMAGED, TOLD_LOST, TOLD_UNWRITTEN, TOLD_KINDS };
+
 struct slab {
     _Alignas(PAGE_BYTES) uint8_t bytes[SLAB_PAGES][PAGE_BYTES];
     struct sums_page pages[SLAB_PAGES];
@@ -48,7 +50,7 @@ struct sums {
     uint32_t file_pages; /* the file has none from here on */
     uint64_t life;
     bool sync_failed;
-    bool told; /* atomic */
+    bool told[TOLD_KINDS]; /* atomic */
 };
 
 void sums_free(struct sums *s)
@@ -99,11 +101,17 @@ static uint32_t page_crc(const uint8_t *bytes)
     return crc32c(0, bytes + skip, PAGE_BYTES - skip);
 }
 
-/* Once. */
-static void tell(struct sums *s, const char *what, int r)
+/* Each once. */
+static void tell(struct sums *s, enum told what, int r)
 {
-    if (!__atomic_exchange_n(&s->told, true, __ATOMIC_RELAXED))
-        msg_warn("the cache: sums of blocks %s (%s)", what, strerror(-r));
+    static const char *const texts[] = {
+        [TOLD_DAMAGED] = "are damaged: what they are of is not used",
+        [TOLD_LOST] = "cannot be read: what they are of is believed",
+        [TOLD_UNWRITTEN] = "cannot be written, and stay in memory",
+    };
+
+    if (!__atomic_exchange_n(&s->told[what], true, __ATOMIC_RELAXED))
+        msg_warn("the cache: sums of blocks %s: %s", texts[what], strerror(-r));
 }
 
 static bool is_zero(const uint8_t *bytes)
@@ -200,7 +208,7 @@ static int write_old(struct sums *s, struct sums_page *p)
     begin_io(s, p);
     int r = write_page(s, p);
     if (r < 0)
-        tell(s, "cannot be written, and stay in memory", r);
+        tell(s, TOLD_UNWRITTEN, r);
     end_io(s, p);
     p->changed = r < 0;
     s->file_pages = MAX(s->file_pages, p->number + 1);
@@ -219,6 +227,7 @@ static struct sums_page *take_place(struct sums *s, int *ret)
     if (p && p->changed) {
         if (write_old(s, p) == 0)
             return NULL;
+        s->hand = (s->hand + 1) % s->npages; /* the next time another one is tried */
         p = find_old(s, false);
     }
     if (!p)
@@ -244,8 +253,7 @@ static void load(struct sums *s, struct sums_page *p, uint32_t number)
     begin_io(s, p);
     int r = read_page(s, p);
     if (r < 0)
-        tell(s, r == -EBADMSG ? "are damaged: these are not used" : "are lost: these are believed",
-             r);
+        tell(s, r == -EBADMSG ? TOLD_DAMAGED : TOLD_LOST, r);
     end_io(s, p);
     p->changed = r < 0; /* written anew, which may help */
 }

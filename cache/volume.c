@@ -236,6 +236,18 @@ static int with_room(struct volume *v, int (*record)(struct volume *v))
     return r;
 }
 
+/* As with_room(), whatever the state is. *ret_evicted: room was made. */
+static int at_the_end(struct volume *v, int (*save)(struct volume *v), bool *ret_evicted)
+{
+    int r = save(v);
+
+    *ret_evicted = r == -ENOSPC;
+    for (unsigned full = 0; r == -ENOSPC && full < RECORD_TRIES; full++)
+        if (volume_use_less(v, full) != -ENOSPC)
+            r = save(v);
+    return r;
+}
+
 static int save_sums(struct volume *v)
 {
     return slots_save_sums(v->slots);
@@ -245,10 +257,14 @@ static int save_sums(struct volume *v)
 static int leave_clean(struct volume *v)
 {
     struct index_meta meta;
-    /* before the rows, as what makes room has none yet; and after them: making room changes sums */
-    int sums = with_room(v, save_sums), r = with_room(v, volume_record_all);
+    bool evicted;
+    int r = at_the_end(v, volume_record_all, &evicted); /* what is only here comes first */
+    int sums = at_the_end(v, save_sums, &evicted);
 
-    sums = sums == 0 ? save_sums(v) : sums;
+    if (sums == 0 && evicted) { /* chunks that have rows; which do not count before `clean` */
+        sums = volume_record_all(v);
+        sums = sums == 0 ? save_sums(v) : sums;
+    }
     if (sums < 0)
         msg_warn("%s: sums: %s: the next mount starts with what is not in the bucket only", v->dir,
                  strerror(-sums));
