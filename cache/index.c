@@ -4,10 +4,13 @@
 #include "../store/bytes.h"
 #include "../store/msg.h"
 #include "../store/scope.h"
+#include "disk_io.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
-enum { SCHEMA_VERSION = 4, VERSION_WITHOUT_LIFE = 3, BUSY_MS = 10000 };
+enum { SCHEMA_VERSION = 4, VERSION_WITHOUT_LIFE = 3, BUSY_MS = 10000, WAL_PIECE_BYTES = 256 << 10 };
 
 static const char SCHEMA[] =
     "CREATE TABLE IF NOT EXISTS meta(id INTEGER PRIMARY KEY CHECK(id = 1), uuid BLOB, seq INTEGER,"
@@ -157,10 +160,41 @@ static int check_version(struct index *ix, int *ret_version)
     return r;
 }
 
+/* What an earlier process could not sync, the next sync takes for synced, as it has nothing to
+ * write; and a power cut takes it away, while half of it is in index.db already. So it is written
+ * once more. */
+static int settle_wal(struct index *ix)
+{
+    char path[sizeof ix->path + 4];
+    struct stat st = {0};
+    uint8_t *buf = NULL;
+    int r = format(path, sizeof path, "%s-wal", ix->path);
+    scope_close int fd = r < 0 ? -1 : open(path, O_RDWR | O_CLOEXEC);
+
+    if (r < 0 || (fd < 0 && errno == ENOENT))
+        return r;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        r = -errno;
+    else if (!(buf = malloc(WAL_PIECE_BYTES)))
+        r = -ENOMEM;
+    for (off_t at = 0; at < st.st_size && r == 0; at += WAL_PIECE_BYTES) {
+        size_t n = (size_t)MIN(st.st_size - at, (off_t)WAL_PIECE_BYTES);
+        r = io_all(fd, false, buf, n, at);
+        if (r == 0)
+            r = io_all(fd, true, buf, n, at);
+    }
+    if (r == 0 && st.st_size > 0 && fdatasync(fd) < 0)
+        r = -errno;
+    free(buf);
+    return r == 0 || r == -ENOSPC ? 0 : msg_error(r, "%s: %s", path, strerror(-r));
+}
+
 static int open_writer(struct index *ix)
 {
-    int r = index_connect(ix, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &ix->db), version = 0;
+    int r = settle_wal(ix), version = 0;
 
+    if (r == 0)
+        r = index_connect(ix, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &ix->db);
     if (r == 0)
         r = check_version(ix, &version);
     if (r == 0)

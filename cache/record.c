@@ -235,10 +235,10 @@ int volume_record(struct volume *v)
 
 /* The sums of a row that calls blocks dirty: they are believed after an unclean end, too, in bucket
  * mode; the others' are where they are (sums.h). NULL: not to be had. */
-static const uint32_t *sums_for(struct volume *v, const struct chunk *c,
+static const uint32_t *sums_for(struct volume *v, const struct chunk *c, uint64_t ours,
                                 uint32_t room[CHUNK_BLOCKS])
 {
-    bool none = !room || c->slot == SLOT_NONE || !(c->dirty | c->unindexed);
+    bool none = !room || c->slot == SLOT_NONE || !ours;
 
     return none || slots_get_sums(v->slots, c->slot, room) < 0 ? NULL : room;
 }
@@ -250,23 +250,25 @@ int volume_record_all(struct volume *v)
     size_t sum_bytes = CHUNK_BLOCKS * sizeof(uint32_t), n = 0, room = t->queues[QUEUE_HELD].n + 1;
     scope_free uint32_t *sums = calloc(room, sum_bytes); /* or without */
     uint32_t *free_sums = sums;
-    bool none;
+    /* what the index could not take in any more: the log has it, and the next mount reads that */
+    bool all_stored = v->durable == v->sealed, none;
     int r;
 
     if (!rows)
         return -ENOMEM;
     for (size_t i = 0; i < t->nbuckets; i++) {
         for (const struct chunk *c = t->buckets[i]; c; c = c->hash_next) {
-            uint64_t ours = c->dirty | c->unindexed;
+            uint64_t stored = all_stored ? c->unindexed & ~c->dirty : 0;
+            uint64_t ours = (c->dirty | c->unindexed) & ~stored, valid = c->valid & ~stored;
             if (!ours && (c->slot == SLOT_NONE || c->number * CHUNK_BLOCKS >= v->size_blocks))
                 continue; /* the map knows that it is zero, or the volume has shrunk */
             bool slot = c->slot != SLOT_NONE;
             rows[n++] = (struct index_cached){.chunk = c->number,
-                                              .valid = c->valid,
-                                              .zero = c->zero,
+                                              .valid = valid,
+                                              .zero = c->zero & valid,
                                               .dirty = ours,
                                               .slot = slot ? c->slot : 0,
-                                              .sums = sums_for(v, c, free_sums)};
+                                              .sums = sums_for(v, c, ours, free_sums)};
             free_sums += sums && ours ? CHUNK_BLOCKS : 0;
         }
     }

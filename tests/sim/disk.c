@@ -229,23 +229,27 @@ static bool sync_fault(const struct file *f)
            sim_chance(1, disk.sync_fault_one_in * (slots ? 1 : 4));
 }
 
-/* Was it written again, whole, or cut to that size again, by one of the first `n` that came later,
- * and did not fail? */
+/* Was it written again, whole, in one piece or in several behind each other, or cut to that size
+ * again, by those of the first `n` that came later, and did not fail? */
 static bool is_rewritten(const struct file *f, size_t i, size_t n)
 {
     const struct change *old = &f->changes[i];
+    uint64_t at = old->offset, end = old->offset + old->len;
 
     for (size_t k = i + 1; k < n && old->kind != CHANGE_PUNCH; k++) {
         const struct change *ch = &f->changes[k];
-        if (ch->kind == old->kind && !ch->doubtful && ch->offset == old->offset &&
-            ch->len >= old->len)
+        if (ch->kind != old->kind || ch->doubtful)
+            continue;
+        if (ch->kind == CHANGE_WRITE && ch->offset <= at && ch->offset + ch->len > at)
+            at = ch->offset + ch->len;
+        if (at >= end && (ch->kind == CHANGE_WRITE || ch->offset == old->offset))
             return true;
     }
     return false;
 }
 
 /* Pages of index.db, and its size, that the next process brings there from the -wal again, as it
- * does with all. */
+ * does with all; and the -wal, which it writes again before that. */
 static size_t forget_rewritten(struct file *f, size_t n)
 {
     size_t kept = 0;
@@ -272,7 +276,7 @@ int file_sync(struct file *f, uint64_t upto)
         return -EIO;
     }
     bool doubtful = false;
-    if (is_called(f, "index.db"))
+    if (is_called(f, "index.db") || is_called(f, "index.db-wal"))
         n = forget_rewritten(f, n);
     for (size_t i = 0; i < n; i++)
         if (f->changes[i].kind == CHANGE_TRUNCATE && f->changes[i].offset == 0)

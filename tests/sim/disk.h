@@ -10,8 +10,8 @@
  *   loss        disk_remove_all(): the cache directory is gone; disk_remove(): one file of it
  *
  * SQLite's files (index.db, its WAL) take part like every other; its shared memory ends with the
- * process. A sync that failed makes what it was to write doubtful for good, but for pages of
- * index.db that are written again: later syncs say nothing of it.
+ * process. A sync that failed makes what it was to write doubtful for good, but for what of
+ * index.db and its -wal is written again: later syncs say nothing of it.
  */
 #ifndef SIM_DISK_H
 #define SIM_DISK_H
