@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-enum { BUSY_TRIES = 10, BUSY_PAUSE_MS = 100 };
+enum { BUSY_TRIES = 10, BUSY_PAUSE_MS = 100, END_MS = 5000 };
 
 static int not_mounted(const char *path)
 {
@@ -255,6 +255,23 @@ static int detach(const char *path)
     return r;
 }
 
+/* The daemon of what is unmounted. The kernel keeps it as long as any mount namespace, a
+ * container's perhaps, has the mount. */
+static void await_end(const char *path, int pidfd)
+{
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+    int n, ms = END_MS;
+
+    while ((n = poll(&p, 1, ms)) == 0 || (n < 0 && errno == EINTR)) {
+        if (n < 0)
+            continue;
+        msg_warn("%s: unmounted, but its daemon goes on: it has more to do, or another mount "
+                 "namespace has the mount (grep -l %s /proc/*/mountinfo tells whose); waiting",
+                 path, path);
+        ms = -1;
+    }
+}
+
 int command_umount(struct options *options)
 {
     char path[PATH_MAX];
@@ -283,8 +300,7 @@ int command_umount(struct options *options)
         msg_error(r, "%s: the image is in use; fuser -vm %s tells by whom", path, path);
     if (r < 0)
         return EXIT_FAILED;
-    while (pidfd >= 0 && poll(&(struct pollfd){.fd = pidfd, .events = POLLIN}, 1, -1) < 0)
-        if (errno != EINTR)
-            break;
+    if (pidfd >= 0)
+        await_end(path, pidfd);
     return command_exit(saved);
 }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# umount returns when everything is in the bucket, however slow that is.
+# umount returns when everything is in the bucket, however slow that is, and nobody has the mount any more.
 . "$(dirname "$0")/lib/common.sh"
 
 STORE=s3d
@@ -15,3 +15,15 @@ new_cache
 mount_volume
 tool verify "$IMAGE" 0 24M 1
 umount_volume
+
+mount_volume
+unshare -m --propagation private sleep 60 &
+elsewhere=$!
+wait_for 10 grep -q "$MNT" /proc/$elsewhere/mountinfo
+s3vol umount "$MNT" 2>"$T/said" &
+umounting=$!
+wait_for 30 grep -q "another mount namespace has the mount" "$T/said"
+kill -0 "$DAEMON" || fail "the daemon ended"
+kill $elsewhere
+wait $umounting || fail "umount: exit code $?"
+daemon_ends 0
