@@ -46,18 +46,18 @@ struct chunk {
     struct sealed_chunk *sealed; /* what the commit being packed still has to read from `slot` */
     struct chunk *hash_next, *prev, *next;
     uint32_t slot;
-    uint16_t pins;              /* who holds a pointer while the lock is not held */
-    uint16_t commits;           /* that are not in the index yet, and hold blocks of it */
-    uint8_t queue;              /* enum queue */
-    uint8_t uses : 2;           /* since it was queued, up to 3 */
-    uint8_t unrecorded : 1;     /* listed to be recorded in the index */
-    uint8_t recorded_dirty : 1; /* its row in the index has dirty blocks, or may soon */
-    uint8_t row_covers : 1;     /* that calls all dirty that has bytes in the slot (record.c), and
-                                   says what is zero */
-    uint8_t damaged : 1; /* blocks of its slot were; perhaps one that is still called valid */
-    uint8_t current : 1; /* seen to be as the new map says (switch.c) */
+    uint32_t pins : 16;          /* who holds a pointer while the lock is not held */
+    uint32_t commits : 4;        /* that are not in the index yet, and hold blocks of it */
+    uint32_t queue : 2;          /* enum queue */
+    uint32_t uses : 2;           /* since it was queued, up to 3 */
+    uint32_t unrecorded : 1;     /* listed to be recorded in the index */
+    uint32_t recorded_dirty : 1; /* its row in the index has dirty blocks, or may soon */
+    uint32_t row_covers : 1;     /* that calls all dirty that has bytes in the slot (record.c), and
+                                    says what is zero */
+    uint32_t damaged : 1; /* blocks of its slot were; perhaps one that is still called valid */
+    uint32_t current : 1; /* seen to be as the new map says (switch.c) */
 };
-_Static_assert(sizeof(struct chunk) <= 100, "README.md states a limit");
+_Static_assert(sizeof(struct chunk) <= 88, "cache/DESIGN.md states a limit");
 
 struct chunk_list {
     struct chunk *first, *last;

@@ -67,6 +67,7 @@ static void move_dirt(struct volume *v, struct commit *commit)
         commit->order[commit->nchunks] = (uint32_t)commit->nchunks;
         commit->nchunks++;
         c->sealed = s;
+        _Static_assert(COMMITS_MAX < 16, "commits of a chunk");
         c->commits++;
         c->unindexed |= c->dirty;
         chunk_set(t, c, c->valid, c->zero, 0);

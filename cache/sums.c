@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { PAGE_BYTES = 4096, SUMS_AT = 256, SLAB_PAGES = 16 };
+enum { PAGE_BYTES = 4096, SUMS_AT = 256, SLAB_PAGES = 64 };
 
 #define NO_PAGE UINT32_MAX
 

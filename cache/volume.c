@@ -186,7 +186,8 @@ static int open_all(struct volume *v)
         return start_threads(v);
     if (r == 0) {
         v->unrecorded_room = MAX(v->chunks.max_chunks, v->chunks.nchunks) + UNIT_CHUNKS;
-        v->unrecorded = calloc(v->unrecorded_room, sizeof(struct chunk *));
+        v->unrecorded =
+            malloc(v->unrecorded_room * sizeof(struct chunk *)); /* mostly not touched */
         r = v->unrecorded ? start_threads(v) : -ENOMEM;
     }
     return r;
