@@ -179,14 +179,15 @@ static int settle_wal(struct index *ix)
         r = -ENOMEM;
     for (off_t at = 0; at < st.st_size && r == 0; at += WAL_PIECE_BYTES) {
         size_t n = (size_t)MIN(st.st_size - at, (off_t)WAL_PIECE_BYTES);
-        r = io_all(fd, false, buf, n, at);
-        if (r == 0)
-            r = io_all(fd, true, buf, n, at);
+        if (io_all(fd, false, buf, n, at) < 0)
+            break; /* SQLite says so, if it needs it */
+        r = io_all(fd, true, buf, n, at);
     }
+    r = r == -ENOSPC ? 0 : r; /* to overwrite took space: then it is left as it is */
     if (r == 0 && st.st_size > 0 && fdatasync(fd) < 0)
-        r = -errno;
+        r = -EIO;
     free(buf);
-    return r == 0 || r == -ENOSPC ? 0 : msg_error(r, "%s: %s", path, strerror(-r));
+    return r == 0 ? 0 : msg_error(r, "%s: %s", path, strerror(-r));
 }
 
 static int open_writer(struct index *ix)

@@ -250,16 +250,17 @@ int volume_record_all(struct volume *v)
     size_t sum_bytes = CHUNK_BLOCKS * sizeof(uint32_t), n = 0, room = t->queues[QUEUE_HELD].n + 1;
     scope_free uint32_t *sums = calloc(room, sum_bytes); /* or without */
     uint32_t *free_sums = sums;
-    /* what the index could not take in any more: the log has it, and the next mount reads that */
-    bool all_stored = v->durable == v->sealed, none;
+    /* What the index could not take in any more the next mount reads from the log; but not if there
+     * is dirt: that may be a fork then, which ends before the log goes on. */
+    bool all_stored = v->durable >= v->sealed_data && t->dirty_cost == 0, none;
     int r;
 
     if (!rows)
         return -ENOMEM;
     for (size_t i = 0; i < t->nbuckets; i++) {
         for (const struct chunk *c = t->buckets[i]; c; c = c->hash_next) {
-            uint64_t stored = all_stored ? c->unindexed & ~c->dirty : 0;
-            uint64_t ours = (c->dirty | c->unindexed) & ~stored, valid = c->valid & ~stored;
+            uint64_t stored = all_stored ? c->unindexed : 0, valid = c->valid & ~stored;
+            uint64_t ours = c->dirty | (c->unindexed & ~stored);
             if (!ours && (c->slot == SLOT_NONE || c->number * CHUNK_BLOCKS >= v->size_blocks))
                 continue; /* the map knows that it is zero, or the volume has shrunk */
             bool slot = c->slot != SLOT_NONE;

@@ -19,7 +19,7 @@ umount_volume
 mount_volume
 unshare -m --propagation private sleep 60 &
 elsewhere=$!
-wait_for 10 grep -q "$MNT" /proc/$elsewhere/mountinfo
+wait_for 10 grep -qx sleep /proc/$elsewhere/comm
 s3vol umount "$MNT" 2>"$T/said" &
 umounting=$!
 wait_for 30 grep -q "another mount namespace has the mount" "$T/said"
