@@ -12,5 +12,5 @@ done
 if [ -n "${SEEDS:-}" ]; then
     sim --seed "$RANDOM$RANDOM" --count "$SEEDS"
 else
-    sim --seed 1 --count $((SLOW > 1 ? 500 : 5000))
+    sim --seed 1 --count $((SLOW > 1 ? 500 : 6000))
 fi
