@@ -155,7 +155,7 @@ static int adopt_slot(struct adopting *a, struct chunk *c, const struct index_ca
     a->slots[a->n++] = c->slot = row->slot;
     if (row->sums || row->dirty) /* of a row that is dirty the file may not know */
         r = slots_set_sums(a->v->slots, c->slot, row->sums);
-    return r < 0 ? msg_error(-EIO, "%s: sums: %s", a->v->dir, strerror(-r)) : 0;
+    return r;
 }
 
 /* -EBADMSG: rows contradict each other, or the file. */

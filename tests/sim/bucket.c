@@ -214,7 +214,8 @@ static int64_t arrival(const struct request *rq)
         return now + (int64_t)sim_below(sim_chance(1, 2) ? DAY_US : 4 * TIMEOUT_US);
     if (now < bucket.outage_until_us)
         return sim_chance(1, 4) ? bucket.outage_until_us + latency() : 0;
-    return MAX(now + latency(), 1); /* 0 is never */
+    int64_t at = now + latency();
+    return MAX(at, 1); /* 0 is never */
 }
 
 /* Sends it, and waits for the answer. */

@@ -221,8 +221,7 @@ static bool sync_fault(const struct file *f)
         disk.sync_fault_name = NULL;
         return true;
     }
-    bool slots =
-        is_called(f, "slots"); /* there are more syncs of the -wal; one of sums ends a life */
+    bool slots = is_called(f, "slots"); /* of the -wal there are more; one of sums ends a life */
 
     return disk.sync_fault_one_in && !file_is_below(f->path, "/sim/tmp") &&
            (slots || is_called(f, "index.db-wal") || is_called(f, "sums")) &&
