@@ -136,7 +136,7 @@ check-mutants:
 
 # As long as it takes: nothing is stopped before LIMIT seconds.
 KILLS   ?= 200
-RUNS    ?= 200
+RUNS    ?= 100
 SEEDS   ?= 20000
 LIMIT   ?= 86400
 SOAK    := t-fsync-survives-many-kills t-stopped-writer-is-fenced t-damaged-index-anywhere t-model t-simulation

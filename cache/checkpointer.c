@@ -222,6 +222,15 @@ static void remember(struct checkpointer *cp, uint64_t seq)
     cp->roots[0].stored_ms = cp->v->clock->now_ms();
 }
 
+static int note_fence(struct volume *v, int r)
+{
+    if (r == -ESTALE) {
+        scope_lock(&v->chunks.lock);
+        volume_fail(v, VOLUME_FENCED);
+    }
+    return r;
+}
+
 static int write_checkpoint(struct checkpointer *cp)
 {
     struct volume *v = cp->v;
@@ -231,8 +240,10 @@ static int write_checkpoint(struct checkpointer *cp)
     struct log_position pos;
     bool *changed = NULL;
     uint64_t bytes = 0;
-    int r = begin(cp, &view, &pos, &changed);
+    int r = note_fence(v, log_still_named(v->log, PATIENCE_MS)); /* else it would be another's */
 
+    if (r == 0)
+        r = begin(cp, &view, &pos, &changed);
     if (r < 0)
         return r;
     r = checkpoint_new(v->log, &pos, PATIENCE_MS, &out);
@@ -293,11 +304,7 @@ static int sweep_now(struct checkpointer *cp, int64_t grace_ms)
     int r = index_dead(v->index, what.dead_seq, 0, &dead, 1, &n);
 
     if (r == 0 && (n > 0 || what.keep_root))
-        r = sweep(cp->sweeper, &what, PATIENCE_MS, &more);
-    if (r == -ESTALE) {
-        scope_lock(&v->chunks.lock);
-        volume_fail(v, VOLUME_FENCED);
-    }
+        r = note_fence(v, sweep(cp->sweeper, &what, PATIENCE_MS, &more));
     if (r == 0 && !more)
         cp->swept = MAX(cp->swept, what.dead_seq);
     cp->sweep_not_before_ms = r < 0 ? v->clock->now_ms() + SWEEP_MS : 0;

@@ -284,16 +284,14 @@ static void mark_done(struct log *log, uint64_t seq)
     pthread_cond_broadcast(&log->moved);
 }
 
-static int mark_fenced(struct log *log, const char *by)
+static int mark_fenced(struct log *log, const char *what, const char *by)
 {
     scope_lock(&log->lock);
     if (!log->fenced) {
         log->fenced = true;
-        (void)snprintf(log->fenced_by, sizeof log->fenced_by, "%s", by);
-        msg_error(0,
-                  "%s: fenced: the volume was attached by %s; writes and flushes here fail now, "
-                  "unmount",
-                  store_url(log->store), by);
+        (void)snprintf(log->fenced_by, sizeof log->fenced_by, "%s%s", what, by);
+        msg_error(0, "%s: fenced: the volume was %s; writes and flushes here fail now, unmount",
+                  store_url(log->store), log->fenced_by);
     }
     pthread_cond_broadcast(&log->moved);
     return -ESTALE;
@@ -330,6 +328,15 @@ uint64_t log_acknowledged(struct log *log)
     return log->acknowledged;
 }
 
+int log_still_named(struct log *log, int64_t patience_ms)
+{
+    int r = superblock_is_still(log->store, &log->sb, patience_ms);
+
+    if (r == -ENOENT)
+        return mark_fenced(log, "deleted", "");
+    return r == -EEXIST ? mark_fenced(log, "deleted, and another one made under its name", "") : r;
+}
+
 static int put_segment(struct log *log, uint64_t seq, const void *buf, size_t len)
 {
     char key[STORE_KEY_MAX], by[320];
@@ -342,9 +349,11 @@ static int put_segment(struct log *log, uint64_t seq, const void *buf, size_t le
         bool ours;
         r = who_is_there(log, seq, log->nonce, STORE_FOREVER, &ours, &there, by, sizeof by);
         if (r == 0 && !ours)
-            r = mark_fenced(log, by);
+            r = mark_fenced(log, "attached by ", by);
         else if (r == -EPROTONOSUPPORT)
-            r = mark_fenced(log, "a newer version of s3vol");
+            r = mark_fenced(log, "attached by ", "a newer version of s3vol");
+        else if (r == -EBADMSG) /* damaged, or another volume's */
+            r = MIN(log_still_named(log, STORE_FOREVER), r);
     }
     return r;
 }
@@ -387,7 +396,9 @@ int log_still_ours(struct log *log, int64_t patience_ms)
         return -ENOMEM;
     a->last = acknowledged + LOG_WINDOW + 1;
     log_key(acknowledged, after);
-    int r = store_list(log->store, "log/", after, add_ahead, a, patience_ms);
+    int r = log_still_named(log, patience_ms);
+    if (r == 0)
+        r = store_list(log->store, "log/", after, add_ahead, a, patience_ms);
     if (r == -ERANGE)
         r = 0;
     for (unsigned i = 0; i < a->n && r == 0 && ours; i++) {
@@ -395,7 +406,7 @@ int log_still_ours(struct log *log, int64_t patience_ms)
         if (r == -ENOENT) /* no claim, then */
             r = 0;
     }
-    return r == 0 && !ours ? mark_fenced(log, by) : r;
+    return r == 0 && !ours ? mark_fenced(log, "attached by ", by) : r;
 }
 
 /* Only being fenced or stopped ends the tries. */

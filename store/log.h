@@ -135,8 +135,12 @@ void log_stop(struct log *log);
 /* Everything up to this number is durable. */
 uint64_t log_acknowledged(struct log *log);
 
-/* Nobody attached before this call: there is no claim behind the last number acknowledged. A
- * listing, and a small request for each segment under way. -ESTALE: fenced. */
+/* The volume of this name is still ours: nobody deleted it, nor made another, which a log of its
+ * own begins with. A small request. -ESTALE: fenced. */
+int log_still_named(struct log *log, int64_t patience_ms);
+
+/* So it is, and nobody attached before this call: there is no claim behind the last number
+ * acknowledged. A listing more, and a small request for each segment under way. -ESTALE: fenced. */
 int log_still_ours(struct log *log, int64_t patience_ms);
 
 /* The first number that is ours: what our claim jumped to. */
@@ -145,7 +149,7 @@ uint64_t log_first_own(const struct log *log);
 /* Our attachment's. */
 uint64_t log_epoch(const struct log *log);
 
-/* Who took the log from us, for people; false if nobody did. */
+/* What happened to the volume that took it from us, for people; false if nothing did. */
 bool log_fenced(struct log *log, char *buf, size_t size_bytes);
 
 /* For modules of this layer. */

@@ -297,6 +297,20 @@ static int look_for_flat(struct store *store, struct superblock *sb, int64_t pat
     return r == -ENOENT ? 0 : r;
 }
 
+int superblock_is_still(struct store *store, const struct superblock *sb, int64_t patience_ms)
+{
+    char text[NOTE_BYTES_MAX];
+    struct superblock now;
+    const char *why;
+    size_t len;
+    int r = store_get_head(store, "volume", text, sizeof text, &len, NULL, patience_ms);
+
+    if (r == 0 && superblock_decode(text, len, &now, &why) == 0 &&
+        memcmp(now.uuid, sb->uuid, UUID_BYTES) != 0)
+        return -EEXIST;
+    return r;
+}
+
 int superblock_load_any(struct store *store, struct superblock *ret_sb, int64_t patience_ms)
 {
     char text[NOTE_BYTES_MAX];

@@ -75,4 +75,8 @@ int superblock_load(struct store *store, struct superblock *ret_sb, int64_t pati
 /* The same, whether it is finished or not. */
 int superblock_load_any(struct store *store, struct superblock *ret_sb, int64_t patience_ms);
 
+/* Silently: 0, -ENOENT: there is none any more; -EEXIST: it is another volume's. A damaged one is
+ * taken for ours. */
+int superblock_is_still(struct store *store, const struct superblock *sb, int64_t patience_ms);
+
 #endif

@@ -24,6 +24,18 @@ struct machine {
     uint8_t nonce[UUID_BYTES];
 };
 
+/* The superblock says that the name is this volume's. */
+static inline void name_volume(const struct superblock *sb)
+{
+    struct store *store = mem_store(&mem, &mem_clock);
+    char text[NOTE_BYTES_MAX];
+    size_t len;
+
+    assert_int_equal(superblock_encode(sb, text, sizeof text, &len), 0);
+    assert_int_equal(store_put(store, "volume", text, len, 0, PATIENCE_MS), 0);
+    store_free(store);
+}
+
 static inline struct machine machine_on(const struct superblock *sb)
 {
     struct machine m = {.store = mem_store(&mem, &mem_clock),
@@ -89,6 +101,26 @@ static inline uint64_t machine_commit(struct machine *m, uint64_t block)
 
     assert_int_equal(machine_append(m, seq, seq, seq, block), 0);
     return seq;
+}
+
+/* What becomes of PUTs of one number; all else is well. */
+struct one {
+    uint64_t seq;
+    enum mem_act act;
+    int times; /* -1: always */
+};
+
+static inline enum mem_act one_put(void *ctx, char verb, const char *key)
+{
+    struct one *one = ctx;
+    char wanted[STORE_KEY_MAX];
+
+    log_key(one->seq, wanted);
+    if (verb != 'P' || strcmp(key, wanted) != 0 || one->times == 0)
+        return MEM_OK;
+    if (one->times > 0)
+        one->times--;
+    return one->act;
 }
 
 static inline bool in_bucket(uint64_t seq)

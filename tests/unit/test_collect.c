@@ -126,6 +126,30 @@ static void test_deletes_while_writing_goes_on(void **state)
     assert_int_equal(detach(false), 0);
 }
 
+/* Who was forgotten, and attached to what was deleted since, deletes nothing of what is there now.
+ */
+static void test_deletes_nothing_of_another_volume(void **state)
+{
+    struct caller c;
+
+    (void)state;
+    create_and_attach(SIZE);
+    write_at_random(20, 500);
+    mem_remove(&mem, "volume");
+    struct store *mine = store;
+    create(SIZE);
+    store = mine;
+    size_t before = objects_of_the_log();
+    call(&c, collect_it);
+    assert_int_equal(called(&c), -EIO);
+    assert_int_equal(status().state, VOLUME_FENCED);
+    assert_int_equal(volume_flush(volume, true), -EIO);
+    assert_in_range(objects_of_the_log(), before, SIZE_MAX);
+    scope_lock(&mem.lock);
+    assert_int_equal(mem_count(&mem, "map/"), 0);
+    assert_int_equal(mem_count(&mem, "part/"), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, volume_teardown)
 
 int main(void)
@@ -134,6 +158,7 @@ int main(void)
         TEST(test_ends_when_entries_are_most_of_it),
         TEST(test_ends_when_headers_are_most_of_it),
         TEST(test_deletes_while_writing_goes_on),
+        TEST(test_deletes_nothing_of_another_volume),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
