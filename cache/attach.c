@@ -43,32 +43,31 @@ int volume_trust(struct volume *v, struct dirt *ret_dirt)
 {
     struct dirt dirt = {0};
     struct index_meta meta;
+    uint64_t epoch;
+    int r = volume_read_mark(v, &epoch);
 
+    if (r < 0)
+        return r;
     index_get_meta(v->index, &meta);
-    v->marked = volume_has_file(v, "unsynced");
     bool has_slots = volume_has_file(v, "slots"), forget = v->cfg.discard_local || !has_slots;
     /* rows that are forgotten nobody reads any more; and who has to refuse does so before the
      * claim: a damaged page is found here */
-    int r = forget || v->marked || !meta.clean
-                ? index_each_cached(v->index, count_dirty, &dirt)
-                : index_count_dirty(v->index, &dirt.chunks, &dirt.blocks);
+    r = forget || v->marked || !meta.clean
+            ? index_each_cached(v->index, count_dirty, &dirt)
+            : index_count_dirty(v->index, &dirt.chunks, &dirt.blocks);
     *ret_dirt = dirt;
-    bool grew = meta.local_blocks > meta.pos.size_blocks;
-    if (r == 0 && v->marked && (v->cfg.discard_local || (meta.clean && dirt.blocks == 0 && grew))) {
-        /* before what it stands for is given up: of a size that is known here only, somebody
-         * else's may be the reason, and the index would look like an older one then */
-        r = volume_unmark_unsynced(v);
-        v->marked = r < 0;
-    }
-    if (r == 0 && v->marked && meta.clean && dirt.blocks == 0)
-        return msg_error(-EIO,
-                         "%s: index.db is older than the rest, its -wal is gone, and with it data "
-                         "that is not in the bucket; --discard-local mounts the volume as the "
-                         "bucket has it",
-                         v->dir);
+    /* transactions that a lost -wal took along were of an epoch that the mark knows, or gave up
+     * what the mark stood for; the slots may have other blocks by now */
+    bool older = v->marked ? epoch > meta.pos.epoch : dirt.blocks > 0;
+    if (r == 0 && older && !v->cfg.discard_local)
+        r = msg_error(-EIO,
+                      "%s: index.db is older than the rest, its -wal is gone, and with it data "
+                      "that is not in the bucket; --discard-local mounts the volume as the "
+                      "bucket has it",
+                      v->dir);
     if (r < 0)
         return r;
-    if (v->marked && !has_slots)
+    if (v->marked && !has_slots && !v->cfg.discard_local)
         return msg_error(-EIO,
                          "%s: slots is gone, and with it data that is not in the bucket; "
                          "--discard-local mounts the volume as the bucket has it",
@@ -77,6 +76,10 @@ int volume_trust(struct volume *v, struct dirt *ret_dirt)
         r = index_forget(v->index, true);
     else if (!meta.clean)
         r = index_forget(v->index, false);
+    if (r == 0 && v->marked && v->cfg.discard_local) {
+        r = volume_unmark_unsynced(v);
+        v->marked = r < 0;
+    }
     return r;
 }
 
@@ -261,11 +264,12 @@ static int attach_with_index(struct volume *v)
     }
     v->commit_blocks = v->size_blocks;
     r = volume_adopt_cached(v);
-    if (r == 0 && v->marked && v->nrecorded_dirty == 0 && !v->size_changed) {
-        r = volume_unmark_unsynced(v); /* somebody else's size replaced ours, or all was uploaded */
-        v->marked = false;
-    }
-    return r;
+    if (r < 0 || !v->marked)
+        return r;
+    if (v->nrecorded_dirty > 0 || v->size_changed)
+        return volume_mark_unsynced(v); /* as of our epoch */
+    v->marked = false; /* somebody else's size replaced ours, or all was uploaded */
+    return volume_unmark_unsynced(v);
 }
 
 int volume_attach(struct volume *v)

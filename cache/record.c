@@ -3,8 +3,10 @@
  * one transaction says which blocks are dirty, and where. Also after a mount found such rows, until
  * they are corrected, in either mode.
  */
+#include "disk_io.h"
 #include "volume_internal.h"
 
+#include "../store/bytes.h"
 #include "../store/msg.h"
 #include "../store/scope.h"
 
@@ -66,24 +68,52 @@ static struct index_cached row_of(const struct chunk *c, bool pad)
                                  .slot = ours & ~c->zero ? c->slot : 0};
 }
 
-/* The file says, even when index.db is lost, that the cache has what nobody else has. */
-static int mark_unsynced(struct volume *v)
+/* The file says, even when index.db is lost, that the cache has what nobody else has; and as of
+ * which epoch (le64): an index that knows of no such is an older one. */
+int volume_mark_unsynced(struct volume *v)
 {
     char path[sizeof v->dir + 16];
     scope_close int fd = -1, dir = -1;
+    struct index_meta meta;
+    uint8_t epoch[8];
 
     if (format(path, sizeof path, "%s/unsynced", v->dir) < 0)
         return -ENAMETOOLONG;
+    index_get_meta(v->index, &meta);
+    put_le64(epoch, meta.pos.epoch);
     fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
     dir = open(v->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || dir < 0 || fsync(fd) < 0 || fsync(dir) < 0)
-        return msg_error(errno == ENOSPC || errno == EDQUOT ? -ENOSPC : -EIO, "%s: %s", path,
-                         strerror(errno));
+    int r = fd < 0 || dir < 0 ? -errno : io_all(fd, true, epoch, sizeof epoch, 0);
+    if (r == 0 && (fsync(fd) < 0 || fsync(dir) < 0))
+        r = -errno;
+    if (r < 0)
+        return msg_error(r == -ENOSPC || r == -EDQUOT ? -ENOSPC : -EIO, "%s: %s", path,
+                         strerror(-r));
+    v->marked = true;
     return 0;
 }
 
-/* Durably: beside an index that was left clean and knows of nothing dirty the file would say that
- * the index is not the newest. */
+int volume_read_mark(struct volume *v, uint64_t *ret_epoch)
+{
+    char path[sizeof v->dir + 16];
+    uint8_t epoch[8];
+
+    v->marked = false;
+    *ret_epoch = 0;
+    if (format(path, sizeof path, "%s/unsynced", v->dir) < 0)
+        return -ENAMETOOLONG;
+    scope_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return 0;
+    int r = fd < 0 ? -errno : io_all(fd, false, epoch, sizeof epoch, 0);
+    if (r < 0)
+        return msg_error(-EIO, "%s: %s", path, strerror(-r));
+    v->marked = true;
+    *ret_epoch = get_le64(epoch);
+    return 0;
+}
+
+/* Durably: beside an index that knows of nothing dirty a later loss of it would be told. */
 int volume_unmark_unsynced(struct volume *v)
 {
     char path[sizeof v->dir + 16];
@@ -127,10 +157,8 @@ static int store_rows(struct volume *v, const struct index_cached *rows, size_t 
 {
     int r = 0;
 
-    if (!v->marked && only_here(v, rows, n, size_blocks)) {
-        r = mark_unsynced(v);
-        v->marked = r == 0;
-    }
+    if (!v->marked && only_here(v, rows, n, size_blocks))
+        r = volume_mark_unsynced(v);
     if (r == 0)
         r = sync_slots(v);
     *ret_none = r < 0;

@@ -285,7 +285,10 @@ void volume_forget_changes(struct volume *v);
 int volume_record(struct volume *v);
 /* Rows for all chunks in memory, with their sums; nothing runs any more. */
 int volume_record_all(struct volume *v);
-/* The cache has nothing, durably, that the bucket has not. */
+/* The file "unsynced": the cache may have, as of this epoch and durably, what the bucket has not;
+ * the epoch that it says (0: none), which sets `marked`; it has nothing. */
+int volume_mark_unsynced(struct volume *v);
+int volume_read_mark(struct volume *v, uint64_t *ret_epoch);
 int volume_unmark_unsynced(struct volume *v);
 
 /* --- checkpointer.c: locks of its own, taken without `lock` --- */

@@ -106,9 +106,9 @@ for state in clean killed dirty kept; do
     damage $state ': >slots'
     damage $state 'head -c $((3 * 4096 + RANDOM)) /dev/urandom >sums'
     compgen -G "$T/states/$state/cache/*/index.db-wal" >/dev/null || continue
+    damage $state 'rm index.db-wal'
     [ $state = killed ] || SEED_NOW='' # SQLite takes a damaged -wal for a torn one: cache/DESIGN.md
     flips $state index.db-wal
-    damage $state 'rm index.db-wal'
     damage $state 'truncate -s $(($(stat -c %s index.db-wal) / 2)) index.db-wal'
     damage $state 'head -c 32768 /dev/urandom >index.db-shm'
 done

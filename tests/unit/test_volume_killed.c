@@ -201,6 +201,59 @@ static void test_damage_beside_what_is_only_here(void **state)
     assert_int_equal(detach(true), 0);
 }
 
+static void lose_wal(void)
+{
+    char path[512];
+
+    path_in(path, cache_dir, "index.db-wal");
+    assert_int_equal(unlink(path), 0);
+}
+
+/* What a flush in cache mode acknowledged is gone with the -wal: nobody may take that for nothing.
+ */
+static void expect_refused(void)
+{
+    assert_int_equal(try_attach(), -EIO);
+    cfg.discard_local = true;
+    attach();
+    cfg.discard_local = false;
+}
+
+static void test_killed_in_the_first_session_and_the_wal_lost(void **state)
+{
+    (void)state;
+    cfg.sync = SYNC_CACHE;
+    create_and_attach(MIB);
+    put(0, BLOCK, 1);
+    assert_int_equal(volume_flush(volume, true), 0);
+    kill_daemon();
+    lose_wal();
+    expect_refused();
+    expect(0, BLOCK, 0);
+    assert_int_equal(detach(false), 0);
+}
+
+/* With rows of before, that are dirty or not. */
+static void test_killed_in_a_later_session_and_the_wal_lost(void **state)
+{
+    (void)state;
+    cfg.sync = SYNC_CACHE;
+    create(MIB);
+    for (int keep = 0; keep < 2; keep++) {
+        attach();
+        put(0, BLOCK, 1);
+        assert_int_equal(detach(keep), 0);
+        attach();
+        put(BLOCK, BLOCK, 2);
+        assert_int_equal(volume_flush(volume, true), 0);
+        kill_daemon();
+        lose_wal();
+        expect_refused();
+        expect(BLOCK, BLOCK, 0);
+        assert_int_equal(detach(false), 0);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, volume_setup, volume_teardown)
 
 int main(void)
@@ -212,6 +265,8 @@ int main(void)
         TEST(test_killed_with_zeros_over_what_was_not_here),
         TEST(test_killed_with_a_block_that_was_damaged),
         TEST(test_damage_beside_what_is_only_here),
+        TEST(test_killed_in_the_first_session_and_the_wal_lost),
+        TEST(test_killed_in_a_later_session_and_the_wal_lost),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
