@@ -40,7 +40,7 @@ static struct {
     size_t nunder_way, under_way_room;
     int64_t outage_until_us;
     uint64_t requests;
-    int claimer[VOLUMES];
+    int claimer[VOLUMES], fencer[VOLUMES];
     bool uploaded[MACHINES_MAX];
 } bucket;
 
@@ -79,6 +79,11 @@ uint64_t bucket_lose_acknowledged(void)
 int bucket_claimer(int volume)
 {
     return bucket.claimer[volume];
+}
+
+int bucket_fencer(int volume)
+{
+    return bucket.fencer[volume];
 }
 
 bool bucket_uploaded(int machine)
@@ -163,8 +168,11 @@ static void carry_out_put(struct request *rq)
         return;
     }
     objects_set(rq->volume, key, rq->data, rq->len);
-    if (is_kind(rq, HEADER_CLAIM) && !(get_le32(rq->data + 12) & HEADER_AHEAD))
-        bucket.claimer[rq->volume] = rq->machine;
+    if (is_kind(rq, HEADER_CLAIM)) {
+        bucket.fencer[rq->volume] = rq->machine;
+        if (!(get_le32(rq->data + 12) & HEADER_AHEAD))
+            bucket.claimer[rq->volume] = rq->machine;
+    }
     watch_put(rq->volume, key);
     bucket_on_change(rq->volume, rq->machine, key, rq->data);
 }

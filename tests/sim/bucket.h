@@ -41,8 +41,10 @@ void bucket_forget_process(int machine);
  * says that it was acknowledged. Its number; 0: there is none. */
 uint64_t bucket_lose_acknowledged(void);
 
-/* The machine whose claim is the newest; and whether one has sent a segment. */
+/* The machine whose claim is the newest; the same if claims ahead count, too; and whether one has
+ * sent a segment. */
 int bucket_claimer(int volume);
+int bucket_fencer(int volume);
 bool bucket_uploaded(int machine);
 
 uint64_t bucket_requests(void);

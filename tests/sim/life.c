@@ -52,6 +52,8 @@ void life_judge_error(struct life *l, const char *what, int r)
     run_say("host %d: %s: %s", l->host->number, what, strerror(-r));
     if (state == VOLUME_FENCED && l->host->volume->newest == l->era)
         run_say("host %d: fenced by an attachment that is not complete", l->host->number);
+    if (state == VOLUME_FENCED && bucket_fencer(sim_number(l->host->volume)) == l->machine)
+        sim_fail("host %d: %s: fenced by nobody", l->host->number, what);
     if (state == VOLUME_FENCED || l->interrupted)
         return;
     if (r == -ETIMEDOUT && l->config.timeout_ms != STORE_FOREVER)
@@ -108,6 +110,10 @@ static void judge(struct life *l, const uint32_t *found, uint32_t sectors, uint6
     bool own = h->local && !l->config.discard_local && h->volume->newest == h->last;
     bool good;
 
+    if (h->local && h->last && !own && !l->config.discard_local && era_cut_off(h->last))
+        sim_fail("host %d, epoch %" PRIu64 ": what was flushed to its disk only is given up, and "
+                 "nobody was asked",
+                 h->number, epoch);
     if (h->volume->repaired)
         good = era_ever(h->volume->newest, found, sectors, why);
     else if (own && h->ending == CRASHED && h->last->write_cache)
@@ -124,7 +130,7 @@ static void judge(struct life *l, const uint32_t *found, uint32_t sectors, uint6
         lineage_blur(h->volume);
     l->era->write_cache = l->config.sync == SYNC_CACHE || (own && h->last->write_cache);
     h->local = own || l->config.sync == SYNC_CACHE;
-    h->forked = h->index_lost = false;
+    h->forked = h->index_lost = h->wal_lost = false;
     h->last = l->era;
     if (h->volume->newest->epoch < epoch)
         h->volume->newest = l->era;
@@ -199,6 +205,8 @@ static void judge_open(struct life *l)
 
     run_say("host %d: opening: %s", l->host->number, strerror(-l->opened));
     if (l->opened == -EIO && l->host->local && l->host->index_lost)
+        l->host->forked = true;
+    else if ((l->opened == -EIO || l->opened == -ESTALE) && l->host->wal_lost)
         l->host->forked = true;
     else if (l->opened == -ESTALE && is_newest(l->host))
         sim_fail("host %d: refused as a fork, though nobody else attached since", l->host->number);
@@ -297,6 +305,8 @@ static void close_it(struct life *l)
     if (sim_chance(1, 3))
         l->syncs_left = 1 + (unsigned)sim_below(sim_chance(1, 2) ? 4 : 20);
     int saved = l->keep_local ? 0 : volume_drain(l->volume);
+    if (saved < 0)
+        life_judge_error(l, l->doing, saved);
     l->closing = true;
     while (l->stopping)
         sched_sleep_us(1000);
@@ -417,7 +427,8 @@ void life_forget(struct life *l, bool crashed)
     h->life = NULL;
     if (crashed) {
         h->ending = CRASHED;
-        h->local = h->local || l->closing; /* it may have recorded what it could not upload */
+        h->local =
+            h->local || (l->closing && l->era); /* it may have recorded what it could not upload */
     } else if (l->opened == 0 && l->verified)
         h->ending = l->closed == 0 ? (l->keep_local ? KEPT_LOCAL : DRAINED) : CRASHED;
     if (!crashed && l->opened == 0 && l->verified) {

@@ -20,10 +20,12 @@ struct host {
     bool local;        /* the cache may have what the bucket has not */
     bool forked;       /* and was refused for it */
     bool index_lost;   /* index.db was: for that it may be refused, too */
+    bool wal_lost;     /* its newest transactions were: what it gave up before may be there again */
     struct era *last;  /* of this host */
     struct life *life; /* NULL: unmounted */
     bool back;         /* it died amid something, and comes back */
     bool on_top;       /* … having written on top of what it had flushed */
+    bool amid_work;    /* it died while SQLite moved nothing into index.db */
 };
 
 /* How one that stopped where it is will die. */

@@ -201,6 +201,8 @@ static uint32_t *base_of(const struct era *e)
     return state;
 }
 
+enum { ANY_SIZE = 0 };
+
 static struct fits find_fits(const struct era *e, int c, const uint32_t *found, uint32_t sectors)
 {
     struct fits f = {.fit = calloc(e->nops[c] + 1, sizeof *f.fit), .least_wrong = SIZE_MAX};
@@ -210,7 +212,7 @@ static struct fits find_fits(const struct era *e, int c, const uint32_t *found, 
     for (size_t p = 0; p <= e->nops[c]; p++) {
         const struct sim_op *next = p < e->nops[c] ? &e->ops[c][p] : NULL;
         size_t wrong_here = wrong - count_reached(state, found, c, next);
-        f.fit[p] = wrong_here == 0 && (c != 0 || size == sectors);
+        f.fit[p] = wrong_here == 0 && (c != 0 || size == sectors || sectors == ANY_SIZE);
         if (wrong_here < f.least_wrong) {
             f.least_wrong = wrong_here;
             f.best = p;
@@ -244,15 +246,24 @@ static uint32_t example(const struct era *e, int c, const uint32_t *found, size_
 
 /* Whoever attached later found so much of the client's operations, or as much as makes no
  * difference. */
-static bool was_found(const struct era *e, unsigned c, size_t completed)
+static bool was_found(const struct era *e, unsigned c, size_t completed, uint32_t sectors)
 {
-    struct fits f = find_fits(e, (int)c, e->found, e->found_sectors);
+    struct fits f = find_fits(e, (int)c, e->found, sectors);
     bool good = false;
 
     for (size_t p = completed; p <= e->nops[c]; p++)
         good = good || f.fit[p];
     free(f.fit);
     return good;
+}
+
+bool era_cut_off(const struct era *e)
+{
+    bool all = true;
+
+    for (unsigned c = 0; c < model_clients && e->on_disk && e->found; c++)
+        all = all && was_found(e, c, e->disk_floor[c], ANY_SIZE);
+    return !all;
 }
 
 void era_fence(struct era *e)
@@ -280,7 +291,7 @@ void era_flushed(struct era *e, const size_t completed[CLIENTS_MAX], bool to_buc
         if (to_bucket)
             e->bucket_floor[c] = MAX(e->bucket_floor[c], completed[c]);
         e->disk_floor[c] = MAX(e->disk_floor[c], completed[c]);
-        if (to_bucket && e->found && !was_found(e, c, completed[c]))
+        if (to_bucket && e->found && !was_found(e, c, completed[c], e->found_sectors))
             sim_fail("two writers: epoch %" PRIu64 " of host %d was told that its flush succeeded, "
                      "with %zu operations of client %u, but who attached later did not find them",
                      e->epoch, e->host, completed[c], c);
@@ -436,8 +447,28 @@ static bool may_hold(const struct era *e, uint32_t s, uint32_t generation)
     return !e->sure && e->before && !e->on_disk && may_hold(e->before, s, generation);
 }
 
+/* … and the size: what it was at the floor, or became later. */
+static bool may_be_of_size(const struct era *e, uint32_t sectors)
+{
+    uint32_t now = e->base_sectors;
+    size_t p = 0;
+
+    for (; p < e->disk_floor[0]; p++)
+        if (e->ops[0][p].kind == OP_GROW)
+            now = e->ops[0][p].n;
+    bool good = now == sectors;
+    for (; p < e->nops[0] && !good; p++)
+        good = e->ops[0][p].kind == OP_GROW && e->ops[0][p].n == sectors;
+    return good || (!e->sure && e->before && !e->on_disk && may_be_of_size(e->before, sectors));
+}
+
 bool era_write_cache(const struct era *e, const uint32_t *found, uint32_t sectors, char why[256])
 {
+    if (!may_be_of_size(e, sectors)) {
+        (void)snprintf(why, 256, "%u sectors, which it had not at the last flush, nor later",
+                       sectors);
+        return false;
+    }
     for (uint32_t s = 0; s < sectors; s++)
         if (!may_hold(e, s, found[s])) {
             (void)snprintf(

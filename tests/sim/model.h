@@ -83,6 +83,10 @@ void era_completed(const struct era *e, size_t ret[CLIENTS_MAX]);
 /* That flush was acknowledged. Ends the simulation if a later attachment did not find it. */
 void era_flushed(struct era *e, const size_t completed[CLIENTS_MAX], bool to_bucket);
 
+/* Who attached later did not find what a flush, to the local disk at least, had acknowledged: but
+ * for a larger size, which gives way. False if nobody attached, or has read it all yet. */
+bool era_cut_off(const struct era *e);
+
 /* The volume is rolled back at this moment: the era, and those before it, may not be told of any
  * flush of what is written from now on. */
 void era_fence(struct era *e);

@@ -120,12 +120,16 @@ static void start_life(struct host *h)
         run_say("host %d: its index.db is lost", h->number);
         disk_remove(h->dir, "index.db");
         h->index_lost = true;
+    } else if (h->amid_work && !h->on_top && sim_chance(1, 5)) {
+        run_say("host %d: the -wal of its index.db is lost", h->number);
+        disk_remove(h->dir, "index.db-wal");
+        h->wal_lost = true;
     }
     struct volume_config c = choose_config(h);
     choose_disk(h);
     if (c.discard_local)
         h->local = false;
-    h->back = false;
+    h->back = h->amid_work = false;
     /* some do too little for a checkpoint */
     unsigned operations =
         sim_chance(1, 3) ? 1 + (unsigned)sim_below(10) : 10 + (unsigned)sim_below(100);
@@ -136,6 +140,7 @@ static void bury(struct host *h, bool power_cut)
 {
     struct life *l = h->life;
 
+    h->amid_work = l->opened == 0 && !l->closing;
     run_say("host %d: %s while %s", h->number, power_cut ? "power cut" : "kill -9", l->doing);
     sched_kill(l->machine);
     bucket_forget_process(l->machine);
