@@ -191,6 +191,17 @@ static int from_start(struct log *log, struct index *ix, int64_t patience_ms, st
     return sb->nbases && meta.pos.size_blocks == 0 ? load_base(log, ix, patience_ms, c) : 0;
 }
 
+/* There is a checkpoint of somebody else's. What we had stored behind our map is read all the same,
+ * up to what he has let go. */
+static int read_ours(struct log *log, struct index *ix, const struct log_position *pos,
+                     int64_t patience_ms)
+{
+    struct catchup c = {.ours_only = true, .pos = *pos};
+    int r = pos->seq ? read_on(log, ix, SEQ_MAX, patience_ms, &c) : 0;
+
+    return r == 0 || r == -ENOENT ? -ESTALE : r;
+}
+
 int catchup(struct log *log, struct index *ix, bool ours_only, int64_t patience_ms,
             struct catchup *ret)
 {
@@ -205,6 +216,8 @@ int catchup(struct log *log, struct index *ix, bool ours_only, int64_t patience_
         r = load_checkpoint(log, ix, patience_ms, ret, NULL);
     else if (r == 0 && meta.pos.seq == 0) /* nothing of the log was taken in yet */
         r = from_start(log, ix, patience_ms, ret);
+    if (r == -ESTALE)
+        return read_ours(log, ix, &meta.pos, patience_ms);
     return r == 0 ? read_on(log, ix, SEQ_MAX, patience_ms, ret) : r;
 }
 
