@@ -6,6 +6,8 @@
 
 #include "mem_volume.h"
 
+#include "../../cache/volume_internal.h"
+
 enum { SIZE = 160 * 1024 * 1024, NBLOCKS = SIZE / BLOCK };
 
 static uint64_t tags[NBLOCKS]; /* 0: zeros */
@@ -223,14 +225,75 @@ static void test_closing_writes_one_if_it_pays(void **state)
     assert_int_equal(detach(false), 0);
 }
 
+/* ------------------------------------------------------------------ the readers' grace time */
+
+enum { GRACE_MS = 300000 };
+
+static _Atomic int64_t stands_at_ms; /* time passes when the test says so */
+
+static int64_t standing_now(void)
+{
+    return stands_at_ms;
+}
+
+static bool standing_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t until_ms)
+{
+    clock_system.wait_until(cond, lock, clock_system.now_ms() + 1);
+    return stands_at_ms < until_ms;
+}
+
+static bool is_stored(uint64_t seq)
+{
+    char key[STORE_KEY_MAX];
+
+    log_key(seq, key);
+    scope_lock(&mem.lock);
+    return mem_find(&mem, key) != NULL;
+}
+
+/* What nothing needs any more stays for readers elsewhere, from the root that does without it on.
+ */
+static void test_dead_segments_stay_for_the_grace_time(void **state)
+{
+    struct clock standing = {standing_now, clock_system.wall_ms, standing_wait};
+    uint64_t dead, root = 0;
+
+    (void)state;
+    stands_at_ms = 1000000;
+    cfg.clock = &standing;
+    cfg.gc = false; /* nobody else asks for checkpoints */
+    cfg.gc_grace_ms = GRACE_MS;
+    create_and_attach(SIZE);
+    put(0, CHUNK, 1);
+    assert_int_equal(volume_flush(volume, true), 0);
+    dead = status().log_seq;
+    put(0, CHUNK, 2);
+    assert_int_equal(volume_flush(volume, true), 0);
+    await(status().dirty_bytes == 0);
+    stands_at_ms += 1000;
+    await(checkpointer_root(volume, &root) == 0 && root > dead); /* and there was a sweep */
+    assert_true(is_stored(dead));
+    stands_at_ms += GRACE_MS - 1;
+    assert_int_equal(checkpointer_root(volume, &root), 0);
+    assert_true(is_stored(dead));
+    stands_at_ms += 1;
+    await(!is_stored(dead));
+    expect(0, CHUNK, 2);
+    assert_int_equal(detach(false), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, volume_teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_attaching_reads_what_follows_only), TEST(test_old_ones_are_removed),
-        TEST(test_one_that_fails_harms_nobody),       TEST(test_a_failed_one_forgets_nothing),
-        TEST(test_commits_go_on_meanwhile),           TEST(test_closing_writes_one_if_it_pays),
+        TEST(test_attaching_reads_what_follows_only),
+        TEST(test_old_ones_are_removed),
+        TEST(test_one_that_fails_harms_nobody),
+        TEST(test_a_failed_one_forgets_nothing),
+        TEST(test_commits_go_on_meanwhile),
+        TEST(test_closing_writes_one_if_it_pays),
+        TEST(test_dead_segments_stay_for_the_grace_time),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
