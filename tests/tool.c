@@ -128,6 +128,7 @@ struct mirror {
     int fd, ref;
     unsigned char *map; /* of fd, or NULL */
     bool private;       /* the map: what is written there stays there */
+    bool only;          /* the map is what is written to, and msync() all that is asked for */
     uint64_t len, rng, align;
     unsigned char *a, *b;
 };
@@ -135,7 +136,7 @@ struct mirror {
 static void mirror_write(struct mirror *m, uint64_t at, size_t len)
 {
     pattern(m->a, len, at, m->rng);
-    if (m->map && !m->private && draw(&m->rng, 2)) {
+    if (m->map && !m->private && (m->only || draw(&m->rng, 2))) {
         memcpy(m->map + at, m->a, len);
         uint64_t page = at / BLOCK * BLOCK;
         if (msync(m->map + page, at + len - page, MS_SYNC))
@@ -179,15 +180,17 @@ static void mirror_step(struct mirror *m)
         mirror_write(m, at, len);
     else if (what < 90)
         mirror_read(m, at, len);
+    else if (m->only)
+        return;
     else if (what < 97)
         mirror_drop(m, at, len);
     else if ((what == 97 ? fdatasync : fsync)(m->fd))
         die("fsync");
 }
 
-/* mirror FILE REF LEN OPS SEED plain|direct|sync|mmap|private: reads, writes, zeroes of any size
- * and alignment in the first LEN bytes, the same on the plain file REF; every byte read is
- * compared. */
+/* mirror FILE REF LEN OPS SEED plain|direct|sync|mmap|msync|private: reads, writes, zeroes of any
+ * size and alignment in the first LEN bytes, the same on the plain file REF; every byte read is
+ * compared. msync: writes through the map, and nothing is synced but by msync(). */
 static int mirror(char **arg)
 {
     struct mirror m = {
@@ -204,7 +207,8 @@ static int mirror(char **arg)
     m.ref = open_or_die(arg[2], O_RDWR | O_CREAT);
     if (ftruncate(m.ref, m.len))
         die(arg[2]);
-    if (m.private || !strcmp(how, "mmap")) {
+    m.only = !strcmp(how, "msync");
+    if (m.private || m.only || !strcmp(how, "mmap")) {
         m.map = mmap(NULL, m.len, PROT_READ | PROT_WRITE, m.private ? MAP_PRIVATE : MAP_SHARED,
                      m.fd, 0);
         if (m.map == MAP_FAILED)
