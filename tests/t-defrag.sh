@@ -1,7 +1,7 @@
 #!/bin/bash
 # stores: dir s3d
-# After defragmenting, a volume that was written in random order takes at most 1.2 times the requests of one
-# written in order to be read in order with a cold cache; a range can be chosen; the volume is in use meanwhile.
+# After defragmenting, a volume that was written in random order is planned to take at most 1.2 times the requests
+# of one written in order to be read in order, and takes at most 1.5 times, with a cold cache; a range can be chosen; the volume is in use meanwhile.
 . "$(dirname "$0")/lib/common.sh"
 
 # cold_gets: sets GETS, what reading the whole image costs with nothing cached.
@@ -22,7 +22,8 @@ in_order=$GETS
 # What its pieces take if they are read as planned, whatever a reader and the machine's load make of it.
 planned() { s3vol defrag "$@" "$MNT" | sed -n 's/.* in order: \([0-9]*\) before, \([0-9]*\) now$/\1 \2/p'; }
 planned_in_order=$(planned)
-same "${planned_in_order% *}" "${planned_in_order#* }" "requests for what is in order"
+# A commit may end anywhere.
+within $((100 * ${planned_in_order#* } / ${planned_in_order% *})) 90 100 "% of the requests for what was in order"
 umount_volume
 s3vol delete --force "$URL"
 s3vol create --size 128M "$URL"

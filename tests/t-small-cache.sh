@@ -1,7 +1,8 @@
 #!/bin/bash
 # stores: dir radosgw
 # limit: 180
-# Sixteen times more data than cache: everything is right, and the cache stays within its size.
+# Sixteen times more data than cache: everything is right, what is cached stays within the size, and
+# what that takes on its disk within 1.25 times the size and 8 MiB.
 . "$(dirname "$0")/lib/common.sh"
 
 cache_kib() { # what the cache takes on its disk
