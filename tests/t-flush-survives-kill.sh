@@ -1,7 +1,7 @@
 #!/bin/bash
 # stores: dir s3d radosgw
 # limit: 240
-# Done-when 2: 1 TiB, loop, ext4, thousands of real files, sync, kill -9 in the middle of more writes.
+# 1 TiB, loop, ext4, thousands of real files, sync, kill -9 in the middle of more writes.
 # With a new cache, e2fsck finds nothing but a journal to replay, and what was synced is identical.
 . "$(dirname "$0")/lib/common.sh"
 need mkfs.ext4

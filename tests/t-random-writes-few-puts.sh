@@ -1,6 +1,6 @@
 #!/bin/bash
 # stores: dir radosgw
-# Done-when 3: 64 MiB of random 4 KiB writes and one flush: under 72 MiB in under 20 PUTs.
+# 64 MiB of random 4 KiB writes and one flush: under 72 MiB in under 20 PUTs.
 . "$(dirname "$0")/lib/common.sh"
 
 new_volume --size 10G
