@@ -16,7 +16,6 @@ tool fill "$IMAGE" 0 4M 1
 sync "$IMAGE"
 tool fill "$IMAGE" 8M 4M 1 # written back without being asked to
 wait_for 20 status_is dirty_bytes 0
-sleep 1 # a checkpoint may follow
 if [ -n "${LONG:-}" ]; then quiet_for 60; else quiet_for 8; fi
 # Nor do reads of what is cached.
 before=$(requests)

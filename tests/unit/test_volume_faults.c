@@ -6,6 +6,7 @@
 
 #include "mem_volume.h"
 
+#include "../../cache/volume_internal.h"
 #include "../../store/checkpoint.h"
 
 /* ------------------------------------------------------------------ attaching */
@@ -433,6 +434,12 @@ static int rewrite(void)
     return write_pattern((500 + nth++) % SLOTS * (uint64_t)CHUNK, 4096, 2, true);
 }
 
+static bool somebody_waits_for_room(void)
+{
+    scope_lock(&volume->chunks.lock);
+    return volume->pressed > 0;
+}
+
 /* All slots hold what is not in the bucket yet, and blocks of a commit are written again before it
  * is packed. */
 static void test_no_slot_to_save_old_bytes_in(void **state)
@@ -456,7 +463,7 @@ static void test_no_slot_to_save_old_bytes_in(void **state)
     await(status().uploading_bytes == SLOTS * 4096);
     for (int i = 0; i < REWRITERS; i++)
         call(&writers[i], rewrite);
-    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL); /* some of them wait already */
+    await(somebody_waits_for_room());
     mem_retry(&mem, NULL, NULL);
     for (int i = 0; i < REWRITERS; i++)
         assert_int_equal(called(&writers[i]), 0);
