@@ -93,3 +93,13 @@ refused 'no such snapshot' s3vol snapshot delete "$first@tuesday"
 ! s3vol snapshot list "$first" | grep -v before-rollback || fail "more is left"
 use "$first" && holds 0 three && umount_volume
 s3vol delete --force "$first"
+
+# clones of clones go eight deep
+s3vol create --size 64M "$first-0"
+use "$first-0" && fill 0 bottom && umount_volume
+for n in 1 2 3 4 5 6 7 8; do s3vol clone "$first-$((n - 1))" "$first-$n"; done
+refused '8 deep.*flatten' s3vol clone "$first-8" "$first-9"
+use "$first-8" && holds 0 bottom && umount_volume
+s3vol flatten "$first-8"
+s3vol clone "$first-8" "$first-9"
+use "$first-9" && holds 0 bottom && umount_volume
