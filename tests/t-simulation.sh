@@ -1,6 +1,7 @@
 #!/bin/bash
 # limit: 900
-# The simulation (tests/sim), so many seeds; a seed is one run, always the same; SEEDS=n: so many new ones.
+# The simulation (tests/sim), so many seeds; a seed is one run, always the same; SEEDS=n: so many new ones. All that it
+# counts has happened.
 . "$(dirname "$0")/lib/common.sh"
 [ -x "$B/tests/sim" ] || skip "not built"
 
@@ -11,6 +12,10 @@ done
 [ "$(trace 3)" != "$(trace 4)" ] || fail "two seeds, one run"
 if [ -n "${SEEDS:-}" ]; then
     sim --seed "$RANDOM$RANDOM" --count "$SEEDS"
+elif [ "$SLOW" -gt 1 ]; then
+    sim --seed 1 --count 500
 else
-    sim --seed 1 --count $((SLOW > 1 ? 500 : 6000))
+    sim --seed 1 --count 6000 | tee "$T/said"
+    grep '^runs with snapshots: ' "$T/said" >"$T/counts"
+    ! grep -oE '[^ ,][^,]*: 0(,|$)' "$T/counts" || fail "so much of it has never happened"
 fi
