@@ -202,6 +202,17 @@ static int read_ours(struct log *log, struct index *ix, const struct log_positio
     return r == 0 || r == -ENOENT ? -ESTALE : r;
 }
 
+/* What is missing of it was deleted, or is lost: to try again would be for ever. */
+static int load_newest(struct log *log, struct index *ix, int64_t patience_ms, struct catchup *c)
+{
+    int r = load_checkpoint(log, ix, patience_ms, c, NULL);
+
+    if (r != -ENOENT)
+        return r;
+    r = checkpoint_expect_parts(log, c->checkpoint, patience_ms);
+    return r == 0 ? -ENOENT : r;
+}
+
 int catchup(struct log *log, struct index *ix, bool ours_only, int64_t patience_ms,
             struct catchup *ret)
 {
@@ -213,7 +224,7 @@ int catchup(struct log *log, struct index *ix, bool ours_only, int64_t patience_
     ret->pos = meta.pos;
     r = checkpoint_newest(log, &ret->checkpoint, patience_ms);
     if (r == 0 && meta.pos.seq < ret->checkpoint)
-        r = load_checkpoint(log, ix, patience_ms, ret, NULL);
+        r = load_newest(log, ix, patience_ms, ret);
     else if (r == 0 && meta.pos.seq == 0) /* nothing of the log was taken in yet */
         r = from_start(log, ix, patience_ms, ret);
     if (r == -ESTALE)

@@ -357,6 +357,28 @@ int checkpoint_parts(struct log *log, uint64_t seq, int64_t patience_ms, struct 
     return r;
 }
 
+int checkpoint_expect_parts(struct log *log, uint64_t seq, int64_t patience_ms)
+{
+    struct part_list list = {0};
+    char root[STORE_KEY_MAX], key[STORE_KEY_MAX];
+    struct header h;
+    uint8_t byte;
+    size_t len;
+    int r = checkpoint_parts(log, seq, patience_ms, &h, &list);
+
+    checkpoint_key(seq, root);
+    for (size_t i = 0; i < list.nparts && r == 0; i++) {
+        part_key(list.parts[i].seq, list.parts[i].index, key);
+        r = store_get_head(log_store(log), key, &byte, 1, &len, NULL, patience_ms);
+        if (r == -ENOENT) { /* of a root that is there even now */
+            r = store_get_head(log_store(log), root, &byte, 1, &len, NULL, patience_ms);
+            r = r == 0 ? report(log, key, -EBADMSG, "is missing") : r;
+        }
+    }
+    free(list.parts);
+    return r;
+}
+
 int checkpoint_load(struct log *log, uint64_t seq, checkpoint_add_fn *add, void *ctx,
                     int64_t patience_ms, struct log_position *ret_pos)
 {

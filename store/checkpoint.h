@@ -42,6 +42,10 @@ int checkpoint_newest(struct log *log, uint64_t *ret_seq, int64_t patience_ms);
 int checkpoint_parts(struct log *log, uint64_t seq, int64_t patience_ms, struct header *ret_header,
                      struct part_list *ret_list);
 
+/* Whether all parts of a root are there. -ENOENT, silently: the root is not. -EBADMSG: a part is
+ * missing, which was reported: roots are deleted before their parts. */
+int checkpoint_expect_parts(struct log *log, uint64_t seq, int64_t patience_ms);
+
 /* Calls `add` with the entries of every part, in order of blocks, and sets *ret_pos. -ENOENT,
  * silently: it was deleted meanwhile, a newer one exists. */
 typedef int checkpoint_add_fn(void *ctx, const struct entry *entries, size_t nentries);
