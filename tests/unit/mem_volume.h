@@ -143,6 +143,21 @@ static inline void expect(uint64_t offset, size_t len, uint64_t tag)
     assert_int_equal(check_pattern(offset, len, tag, true), 0);
 }
 
+/* Another machine attaches, with a cache of its own. */
+static inline void take_over(void)
+{
+    struct volume_config theirs = cfg;
+    struct store *their_store = mem_store(&mem, &clock_system);
+    struct volume *their_volume;
+    char dir[300];
+
+    snprintf(dir, sizeof dir, "%s/theirs", cache_dir);
+    theirs.cache_dir = dir;
+    assert_int_equal(volume_open(their_store, &theirs, &their_volume), 0);
+    assert_int_equal(volume_close(their_volume, false), 0);
+    store_free(their_store);
+}
+
 /* A call in a thread, which must end by itself. */
 struct caller {
     int (*fn)(void);

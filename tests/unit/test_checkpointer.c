@@ -282,6 +282,29 @@ static void test_dead_segments_stay_for_the_grace_time(void **state)
     assert_int_equal(detach(false), 0);
 }
 
+/* Who was fenced, and does not know it yet, finds out before it deletes anything. */
+static void test_a_fenced_one_deletes_nothing(void **state)
+{
+    uint64_t dead, root = 0;
+
+    (void)state;
+    cfg.gc = false;
+    create_and_attach(SIZE);
+    put(0, CHUNK, 1);
+    assert_int_equal(volume_flush(volume, true), 0);
+    dead = status().log_seq;
+    put(0, CHUNK, 2);
+    assert_int_equal(volume_flush(volume, true), 0);
+    await(status().dirty_bytes == 0);
+    assert_int_equal(checkpointer_root(volume, &root), 0);
+    take_over();
+    assert_int_equal(status().state, VOLUME_OK);
+    assert_int_equal(checkpointer_sweep(volume), -ESTALE);
+    assert_true(is_stored(dead));
+    assert_int_equal(status().state, VOLUME_FENCED);
+    detach(false);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, volume_teardown)
 
 int main(void)
@@ -294,6 +317,7 @@ int main(void)
         TEST(test_commits_go_on_meanwhile),
         TEST(test_closing_writes_one_if_it_pays),
         TEST(test_dead_segments_stay_for_the_grace_time),
+        TEST(test_a_fenced_one_deletes_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -154,21 +154,6 @@ static bool count_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t unti
     return clock_system.wait_until(cond, lock, until_ms);
 }
 
-/* Another machine attaches, with a cache of its own. */
-static void take_over(void)
-{
-    struct volume_config theirs = cfg;
-    struct store *their_store = mem_store(&mem, &clock_system);
-    struct volume *their_volume;
-    char dir[300];
-
-    snprintf(dir, sizeof dir, "%s/theirs", cache_dir);
-    theirs.cache_dir = dir;
-    assert_int_equal(volume_open(their_store, &theirs, &their_volume), 0);
-    assert_int_equal(volume_close(their_volume, false), 0);
-    store_free(their_store);
-}
-
 static void test_fenced(void **state)
 {
     (void)state;
