@@ -2,6 +2,7 @@
  * A volume's directory on the cache disk: its lock, its files, and the rows of its index that
  * become chunks again. What of it may be believed is for attach.c and view.c to say.
  */
+#include "offline.h"
 #include "volume_internal.h"
 
 #include "../store/msg.h"

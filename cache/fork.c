@@ -3,8 +3,8 @@
  * block that the fork's map has elsewhere, or that only the fork's cache has, is copied, and the
  * superblock says that it is finished. Until then nobody else can attach it.
  */
-#include "offline.h"
 #include "snapshot.h"
+#include "unfinished.h"
 #include "volume_internal.h"
 
 #include "../store/msg.h"
@@ -13,8 +13,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { PATIENCE_MS = 30000 };
-
 struct dirty {
     uint64_t chunk, mask;
 };
@@ -22,6 +20,8 @@ struct dirty {
 struct saving {
     struct volume *fork, *clone;
     const struct fork_watch *watch;
+    bool force;
+    const char *from_url, *to_url;
     struct fork_saved saved;
     uint64_t lost_first, lost_end; /* blocks, not told yet */
     struct dirty *dirty;           /* ascending */
@@ -204,63 +204,25 @@ static int same_size(struct saving *s)
                        : 0;
 }
 
-/* `from` and `to` are two stores of this function's own. */
-static int fill(struct saving *s, struct store *from, struct store *to, bool force)
+static int fill(void *ctx, struct volume *clone)
 {
-    int r = same_size(s);
+    struct saving *s = ctx;
 
+    s->clone = clone;
+    int r = same_size(s);
     if (r == 0)
         r = copy_all(s);
-    if (r == 0 && s->saved.lost_bytes > 0 && !force)
+    if (r == 0 && s->saved.lost_bytes > 0 && !s->force)
         r = msg_error(-ENODATA,
                       "%s: not saved: %" PRIu64
                       " KiB of what %s was here are reclaimed by whoever replaced them; --force "
                       "saves the rest, with zeros there",
-                      store_url(to), s->saved.lost_bytes / 1024, store_url(from));
+                      s->to_url, s->saved.lost_bytes / 1024, s->from_url);
     return r;
-}
-
-static int make(struct saving *s, const struct volume_config *config, struct store *from,
-                struct store *to, bool force)
-{
-    struct volume_config cfg = *config;
-    struct volume_status status;
-    int r;
-
-    cfg.unfinished = true;
-    cfg.sync = SYNC_BUCKET;
-    cfg.gc = false;
-    r = volume_open(to, &cfg, &s->clone);
-    if (r < 0)
-        return r;
-    volume_get_status(s->clone, &status);
-    r = fill(s, from, to, force);
-    int closed = volume_close(s->clone, r < 0);
-    if (r == 0)
-        r = closed;
-    if (r < 0)
-        volume_remove_dir(status.cache_dir);
-    return r;
-}
-
-static int make_and_finish(struct saving *s, const struct volume_config *config, struct store *from,
-                           struct store *to, bool force)
-{
-    struct superblock sb;
-    struct store *filled;
-    int r = store_open_beside(to, store_url(to), &filled);
-
-    if (r < 0)
-        return r;
-    r = make(s, config, from, filled, force);
-    store_free(filled); /* was stopped, if it failed */
-    if (r == 0)
-        r = superblock_load_any(to, &sb, PATIENCE_MS);
-    return r == 0 ? superblock_finish(to, &sb, PATIENCE_MS) : r;
 }
 
 static int save(struct saving *s, struct store *store, const struct volume_config *config,
-                struct store *to, bool force)
+                struct store *to)
 {
     struct volume_config cfg = *config;
     struct store *from;
@@ -273,8 +235,8 @@ static int save(struct saving *s, struct store *store, const struct volume_confi
     r = volume_open(from, &cfg, &s->fork);
     if (r == 0) {
         r = volume_clone_unfinished(store, to);
-        if (r == 0 && (r = make_and_finish(s, config, store, to, force)) < 0)
-            (void)volume_delete(to);
+        if (r == 0)
+            r = unfinished_fill(to, config, true, fill, s);
         volume_close(s->fork, true);
     }
     store_free(from);
@@ -289,7 +251,10 @@ int volume_save_fork(struct store *store, const struct volume_config *config, st
 
     if (s) {
         s->watch = watch;
-        r = save(s, store, config, to, force);
+        s->force = force;
+        s->from_url = store_url(store);
+        s->to_url = store_url(to);
+        r = save(s, store, config, to);
         *ret_saved = s->saved;
         free(s->dirty);
         free(s);

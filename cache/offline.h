@@ -51,4 +51,7 @@ int volume_repair(struct store *store, volume_repair_fn *agree, void *ctx,
 /* Deletes all objects of the volume, the superblock first: from then on nobody can attach. */
 int volume_delete(struct store *store);
 
+/* Removes a directory of caches that nobody has open. */
+void volume_remove_dir(const char *dir);
+
 #endif

@@ -47,7 +47,8 @@ void volume_config_init(struct volume_config *cfg)
 
 int volume_create(struct store *store, const struct volume_create *what)
 {
-    struct superblock sb = {.size_bytes = what->size_bytes, .compress = what->compress};
+    struct superblock sb = {
+        .size_bytes = what->size_bytes, .compress = what->compress, .unfinished = what->unfinished};
     int r;
 
     if (what->size_bytes % BLOCK_BYTES || what->size_bytes < VOLUME_BYTES_MIN ||

@@ -54,6 +54,7 @@ void volume_config_init(struct volume_config *config);
 struct volume_create {
     uint64_t size_bytes; /* a multiple of 4096, from 1 MiB to 8 EiB - 4096 */
     bool compress;
+    bool unfinished; /* see unfinished.h */
 };
 int volume_create(struct store *store, const struct volume_create *what);
 

@@ -316,8 +316,6 @@ int volume_open_own_dir(struct volume *v);
 bool volume_has_file(struct volume *v, const char *name);
 /* All that is cached is forgotten. Nothing of it is open. */
 int volume_remove_cache(struct volume *v);
-/* A directory that was made in vain; nobody has it open. */
-void volume_remove_dir(const char *dir);
 int volume_open_index(struct volume *v);
 int volume_open_slots(struct volume *v);
 /* The files are there after a power cut, too, before "unsynced" can say that they must be. */
