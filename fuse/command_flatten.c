@@ -2,16 +2,13 @@
  */
 #include "command.h"
 
-#include "../store/clock.h"
 #include "../store/msg.h"
 #include "../store/scope.h"
 #include "control.h"
+#include "work.h"
 
-#include <pthread.h>
 #include <string.h>
 #include <sys/stat.h>
-
-enum { LOOK_MS = 500 };
 
 /* What it said itself, the daemon has said elsewhere. */
 static int report(const char *what, int r)
@@ -37,69 +34,27 @@ static int flatten_mounted(const char *path, int fd)
 
 /* ---------------------------------------------------------------------------- not mounted */
 
-struct job {
-    struct volume *volume;
-    pthread_mutex_t lock; /* guards what follows */
-    pthread_cond_t ended;
-    bool done;
-    int result;
-};
-
-static void *run(void *arg)
-{
-    struct job *job = arg;
-    int r = volume_flatten(job->volume);
-
-    scope_lock(&job->lock);
-    job->result = r;
-    job->done = true;
-    pthread_cond_signal(&job->ended);
-    return NULL;
-}
-
-static void watch(struct job *job)
-{
-    struct control_task task = {.kind = CONTROL_FLATTEN};
-    struct control_progress progress = {0};
-    struct volume_status status;
-
-    pthread_mutex_lock(&job->lock);
-    while (!job->done) {
-        pthread_mutex_unlock(&job->lock);
-        volume_get_status(job->volume, &status);
-        task.range_bytes = status.flatten_bytes;
-        control_show(&progress, &task);
-        pthread_mutex_lock(&job->lock);
-        if (!job->done)
-            clock_system.wait_until(&job->ended, &job->lock, clock_system.now_ms() + LOOK_MS);
-    }
-    pthread_mutex_unlock(&job->lock);
-    control_shown(&progress);
-}
-
-static int flatten_attached(struct volume *volume)
-{
-    struct job job = {.volume = volume};
-    pthread_t thread;
-
-    pthread_mutex_init(&job.lock, NULL);
-    clock_cond_init(&job.ended);
-    int r = -pthread_create(&thread, NULL, run, &job);
-    if (r == 0) {
-        watch(&job);
-        pthread_join(thread, NULL);
-        r = job.result;
-    }
-    pthread_cond_destroy(&job.ended);
-    pthread_mutex_destroy(&job.lock);
-    return r;
-}
-
 /* With the cache of this machine's mounts: what only that has goes to the bucket as well. */
-static int flatten_stored(struct options *options)
+static int flatten_attached(struct work *work, struct store *store, struct volume_config *config)
 {
-    char cache_dir[PATH_MAX];
     struct volume *volume;
+    int r = volume_open(store, config, &volume);
+
+    if (r < 0)
+        return r;
+    work_set_volume(work, volume);
+    r = volume_flatten(volume);
+    work_set_volume(work, NULL);
+    if (r == -ENOMEM || r == -ECANCELED) /* else it was said */
+        report(store_url(store), r);
+    int closed = volume_close(volume, work_is_stopped(work));
+    return r < 0 ? r : closed;
+}
+
+static int flatten_stored(struct work *work, void *ctx)
+{
+    struct options *options = ctx;
+    char cache_dir[PATH_MAX];
     struct store *store;
     int r = command_open_store(options, options->args[0], &store);
 
@@ -108,14 +63,7 @@ static int flatten_stored(struct options *options)
     r = command_cache_dir(options, cache_dir);
     options->volume.cache_dir = cache_dir;
     if (r == 0)
-        r = volume_open(store, &options->volume, &volume);
-    if (r == 0) {
-        r = flatten_attached(volume);
-        if (r == -ENOMEM || r == -ECANCELED) /* else it was said */
-            report(store_url(store), r);
-        int closed = volume_close(volume, false);
-        r = r < 0 ? r : closed;
-    }
+        r = flatten_attached(work, store, &options->volume);
     store_free(store);
     return r;
 }
@@ -133,7 +81,7 @@ int command_flatten(struct options *options)
         msg_error(r, "%s: the daemon of this mount is dead; s3vol umount it, and mount it again",
                   what);
     else if (r == -ENODEV)
-        r = flatten_stored(options);
+        r = work_run(flatten_stored, options);
     else if (r == 0)
         r = flatten_mounted(what, fd);
     return command_exit(r);

@@ -77,12 +77,8 @@ int control_keep_local(int fd, bool keep)
     return 0;
 }
 
-void control_show(struct control_progress *p, const struct control_task *task)
+void control_show_left(struct control_progress *p, uint64_t left_bytes, const char *what)
 {
-    bool collect = task->kind == CONTROL_COLLECT, flatten = task->kind == CONTROL_FLATTEN;
-    uint64_t left_bytes = collect                  ? task->garbage_bytes
-                          : flatten && !task->done ? task->range_bytes
-                                                   : task->dirty_bytes;
     char left[UNITS_TEXT_MAX], rate[UNITS_TEXT_MAX], at_rate[64] = "";
     int64_t now = clock_system.now_ms();
 
@@ -98,12 +94,21 @@ void control_show(struct control_progress *p, const struct control_task *task)
     if (p->bytes_per_s > 0)
         INVARIANT(format(at_rate, sizeof at_rate, ", %s per second",
                          units_format_size((uint64_t)p->bytes_per_s, rate)) == 0);
-    fprintf(stderr, "\r%s %s%s\033[K", units_format_size(left_bytes, left),
-            collect   ? "of garbage"
-            : flatten ? "left to copy"
-                      : "left to upload",
-            at_rate);
+    fprintf(stderr, "\r%s %s%s\033[K", units_format_size(left_bytes, left), what, at_rate);
     fflush(stderr);
+}
+
+static void show_task(struct control_progress *p, const struct control_task *task)
+{
+    bool collect = task->kind == CONTROL_COLLECT, flatten = task->kind == CONTROL_FLATTEN;
+
+    control_show_left(p,
+                      collect                  ? task->garbage_bytes
+                      : flatten && !task->done ? task->range_bytes
+                                               : task->dirty_bytes,
+                      collect   ? "of garbage"
+                      : flatten ? "left to copy"
+                                : "left to upload");
 }
 
 void control_shown(const struct control_progress *p)
@@ -141,7 +146,7 @@ int control_run_task(int fd, const char *path, struct control_task *task)
             break;
         }
         warn_if_stuck(&progress, path, task);
-        control_show(&progress, task);
+        show_task(&progress, task);
         task->wait_ms = 500;
     } while (!task->done);
     control_shown(&progress);

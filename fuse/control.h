@@ -82,7 +82,7 @@ struct control_progress {
     double bytes_per_s; /* smoothed */
     unsigned stuck;     /* answers in a row that said: nothing moves, the store is away */
 };
-void control_show(struct control_progress *progress, const struct control_task *task);
+void control_show_left(struct control_progress *progress, uint64_t left_bytes, const char *what);
 void control_shown(const struct control_progress *progress);
 
 int control_keep_local(int fd, bool keep);

@@ -62,6 +62,18 @@ umount_volume
 s3vol check "$base-b"
 s3vol clone "$base-a" "$base-c" # of one that was flattened: the base is none of its
 same "$(pins "$base")" 1 "pins in the base"
+if [ "$STORE" = s3d ]; then # stopped, it goes on as well
+    s3d_fault 'latency=300'
+    s3vol flatten --cache-dir "$CACHE" "$base-b" 2>"$T/said" &
+    before=$(s3d_stats requests)
+    wait_for 30 eval "[ \$(s3d_stats requests) -gt $((before + 8)) ]"
+    kill -TERM $!
+    rc=0
+    wait $! || rc=$?
+    s3d_clear
+    same $rc 1 "exit code"
+    grep -q 'flattened again' "$T/said" || fail "it said: $(cat "$T/said")"
+fi
 s3vol flatten --cache-dir "$CACHE" "$base-b"
 same "$(pins "$base")" 0 "pins in the base"
 same "$(pins "$base-a")" 1 "pins in the clone"
