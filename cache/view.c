@@ -94,12 +94,12 @@ int volume_gone(struct volume *v, const char *url, uint64_t seq)
     else if (v->cfg.snapshot)
         msg_error(r, "%s: log/%016" PRIx64 ": is missing; see `s3vol check`", url, seq);
     else
-        msg_error(-ENOENT,
-                  "%s: log/%016" PRIx64
-                  ": is not there any more: the volume was written since, and "
-                  "what this read-only mount shows is reclaimed (see --gc-grace); mount it again, "
-                  "with --follow, or mount a snapshot",
-                  url, seq);
+        msg_error(
+            -ENOENT,
+            "%s: log/%016" PRIx64
+            ": is not there any more: the volume was written since, and what is read here is "
+            "reclaimed (see --gc-grace); begin again, with a snapshot, or mount with --follow",
+            url, seq);
     return -EIO;
 }
 

@@ -10,7 +10,8 @@
 /* clang-format off */
 static const struct command table[] = {
     {"create", COMMAND_CREATE, "--size SIZE [OPTIONS] URL", "make a new, empty volume",
-     "Makes a new volume. It takes no space until something is written to it.",
+     "Makes a new volume. It takes no space until something is written to it. One that\n"
+     "begins as another is made by clone, one of a disk image by import.",
      1, 1, true, command_create},
     {"mount", COMMAND_MOUNT, "[OPTIONS] URL[@SNAPSHOT] DIR", "make DIR/image appear, the volume as one file",
      "Mounts the volume: DIR/image is its content, as one file for losetup, a virtual\n"
@@ -46,6 +47,20 @@ static const struct command table[] = {
      "from any other machine. When it returns, the new size is in the bucket. To make\n"
      "a volume smaller, shrink what is in it first.",
      2, 2, false, command_resize},
+    {"import", COMMAND_IMPORT, "[OPTIONS] FILE URL", "make a new volume of a disk image",
+     "Makes a new volume of FILE, a raw disk image or a block device, and uploads what\n"
+     "is in it; holes and zeros take no space. FILE may be - for standard input, with\n"
+     "--size. When it returns, everything is in the bucket. Nobody can mount the\n"
+     "volume before that; of an import that failed or was stopped nothing is left, and\n"
+     "one that was killed is begun anew by the same command.",
+     2, 2, false, command_import},
+    {"export", COMMAND_EXPORT, "[OPTIONS] URL[@SNAPSHOT] FILE", "write a volume, or a snapshot, to a file",
+     "Writes the volume as it is in the bucket now, or as its snapshot is, to FILE, a\n"
+     "new and sparse one, which is there when it is complete and on the disk. FILE may\n"
+     "be a block device, with --force, or - for standard output. Takes the volume from\n"
+     "nobody; of one that is being written, export a snapshot, or what is reclaimed\n"
+     "meanwhile is missing after the writer's --gc-grace, and the export fails.",
+     2, 2, false, command_export},
     {"list", COMMAND_LIST, "[OPTIONS] URL", "list the volumes below a URL",
      "Lists the names and sizes of the volumes directly below URL.",
      1, 1, true, command_list},

@@ -8,6 +8,9 @@
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
+/* The cache of a command that copies a volume once, in order. */
+#define COPY_CACHE_BYTES (UINT64_C(512) << 20)
+
 /* How long a command that somebody waits for tries to reach the store. */
 enum { PATIENCE_MS = 20000 };
 
@@ -44,6 +47,9 @@ int command_cache_dir(const struct options *options, char ret_dir[PATH_MAX]);
 
 /* command_mount.c */
 int command_mount(struct options *options);
+/* command_import.c, command_export.c */
+int command_import(struct options *options);
+int command_export(struct options *options);
 /* command_flatten.c */
 int command_flatten(struct options *options);
 /* command_resize.c */

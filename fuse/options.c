@@ -12,23 +12,29 @@
 #define T         (K * G)
 #define SECOND    1000
 #define WRITERS   (COMMAND_MOUNT | FOR_WRITING)
+#define COPIES    (COMMAND_IMPORT | COMMAND_EXPORT)
 /* What opens a store. */
 #define URL_COMMANDS                                                                               \
     (COMMAND_CREATE | COMMAND_MOUNT | COMMAND_STATUS | COMMAND_LIST | COMMAND_DELETE |             \
-     COMMAND_CHECK | COMMAND_RESIZE | COMMAND_SNAPSHOT | COMMAND_CLONE | COMMAND_FLATTEN)
+     COMMAND_CHECK | COMMAND_RESIZE | COMMAND_SNAPSHOT | COMMAND_CLONE | COMMAND_FLATTEN |         \
+     COMMAND_IMPORT | COMMAND_EXPORT)
 
 /* clang-format off */
 static const struct option table[] = {
     {"size", 0, SIZE, COMMAND_CREATE, AT(create.size_bytes), "SIZE", M, 8 * K * K * T - 4096, 4096,
      "how large the image is, for example 10G; a multiple of 4096 bytes"},
-    {"compress", 0, SWITCH, COMMAND_CREATE, AT(create.compress), NULL, 0, 0, 0,
+    {"size", 0, SIZE, COMMAND_IMPORT, AT(create.size_bytes), "SIZE", 1, 8 * K * K * T - 4096, 0,
+     "how much comes from standard input, or a pipe: exactly so many bytes must"},
+    {"compress", 0, SWITCH, COMMAND_CREATE | COMMAND_IMPORT, AT(create.compress), NULL, 0, 0, 0,
      "compress what is stored (zstd) where it pays; on by default"},
 
-    {"cache-dir", 0, TEXT, COMMAND_MOUNT | COMMAND_RESIZE | COMMAND_FLATTEN | COMMAND_CLONE, AT(volume.cache_dir), "DIR", 0, 0, 0,
+    {"cache-dir", 0, TEXT, COMMAND_MOUNT | COMMAND_RESIZE | COMMAND_FLATTEN | COMMAND_CLONE | COPIES, AT(volume.cache_dir), "DIR", 0, 0, 0,
      "where the caches of all volumes are; $S3VOL_CACHE_DIR, else /var/cache/s3vol for root and "
      "~/.cache/s3vol for others"},
     {"cache-size", 0, SIZE, COMMAND_MOUNT, AT(volume.cache_bytes), "SIZE", 16 * M, 1024 * T, 0,
      "disk space for this volume's cache; by default a fifth of what is free there, 256M to 10G"},
+    {"cache-size", 0, SIZE, COPIES, AT(volume.cache_bytes), "SIZE", 16 * M, 1024 * T, 0,
+     "disk space there, used meanwhile; 512M by default"},
     {"dirty-limit", 0, SIZE, WRITERS, AT(volume.dirty_bytes), "SIZE", 4 * M, 1024 * T, 0,
      "writes wait while so much is not in the bucket yet; by default half the cache"},
     {"read-ahead", 0, SIZE, COMMAND_MOUNT, AT(volume.readahead_bytes), "SIZE", 0, G, 0,
@@ -43,9 +49,9 @@ static const struct option table[] = {
      24 * 3600 * SECOND, 0,
      "a write is on its way to the bucket after this time at most, or when 64 MiB wait for each 5s "
      "of it"},
-    {"uploads", 0, COUNT, WRITERS, AT(volume.uploads), "N", 1, 64, 0,
+    {"uploads", 0, COUNT, WRITERS | COMMAND_IMPORT, AT(volume.uploads), "N", 1, 64, 0,
      "objects uploaded at once"},
-    {"downloads", 0, COUNT, COMMAND_MOUNT, AT(volume.downloads), "N", 1, 256, 0,
+    {"downloads", 0, COUNT, COMMAND_MOUNT | COMMAND_EXPORT, AT(volume.downloads), "N", 1, 256, 0,
      "ranges fetched at once"},
     {"gc", 0, SWITCH, WRITERS, AT(volume.gc), NULL, 0, 0, 0,
      "reclaim the space of what was overwritten or discarded, in the background; on by default"},
@@ -88,6 +94,8 @@ static const struct option table[] = {
      "on this machine then, with what only the local cache has"},
     {"force", 0, FLAG, COMMAND_CLONE, AT(force), NULL, 0, 0, 0,
      "with --local: save the rest if something was reclaimed meanwhile, with zeros there"},
+    {"force", 0, FLAG, COMMAND_EXPORT, AT(force), NULL, 0, 0, 0,
+     "replace FILE if it is there; overwrite a block device"},
     {"shrink", 0, FLAG, COMMAND_RESIZE, AT(shrink), NULL, 0, 0, 0,
      "let SIZE be smaller than the volume is; refused if there is data beyond"},
     {"discard-data", 0, FLAG, COMMAND_RESIZE, AT(discard_data), NULL, 0, 0, 0,

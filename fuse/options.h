@@ -27,6 +27,8 @@ enum command_bit {
     COMMAND_SNAPSHOT = 1 << 12,
     COMMAND_CLONE = 1 << 13,
     COMMAND_FLATTEN = 1 << 14,
+    COMMAND_IMPORT = 1 << 15,
+    COMMAND_EXPORT = 1 << 16,
 };
 
 enum { OPTIONS_ARGS_MAX = 2 };
@@ -34,7 +36,7 @@ enum { OPTIONS_ARGS_MAX = 2 };
 struct options {
     struct store_config store;
     struct volume_config volume; /* mount */
-    struct volume_create create; /* create; size_bytes 0 unless it was given */
+    struct volume_create create; /* create, import; size_bytes 0 unless it was given */
     bool foreground, debug, allow_other;
     bool direct_io;          /* mount */
     const char *for_writing; /* mount: the name of an option that was given, and goes with no

@@ -335,8 +335,8 @@ int superblock_load(struct store *store, struct superblock *ret_sb, int64_t pati
 
     if (r == 0 && ret_sb->unfinished)
         return msg_error(-EBUSY,
-                         "%s: unfinished: `s3vol clone --local` is making it; or that was "
-                         "interrupted: `s3vol delete` it then, and begin again",
+                         "%s: unfinished: `s3vol import` or `clone --local` is making it; or that "
+                         "was interrupted: `s3vol delete` it then, and begin again",
                          store_url(store));
     return r;
 }

@@ -41,5 +41,11 @@ for writing in --sync=bucket --dirty-limit=1G --writeback-delay=1s --uploads=2 -
     bad "read-only" mount "$writing" "$URL@monday" "$T/mnt"
 done
 bad "many|unexpected|argument" umount "$T/mnt" "$T/mnt"
+bad "size" import - "$URL"
+bad "size" import --size 0 - "$URL"
+bad "argument" import "$URL"
+bad "snapshot" import "$T/bucket" "$URL@monday"
+bad "ftp" export ftp://host/vm1 "$T/file"
+bad "argument" export "$URL"
 bad "ftp" create --size 1G ftp://host/vm1
 bad "bucket" create --size 1G s3://

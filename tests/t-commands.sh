@@ -6,7 +6,7 @@
 
 s3vol --version | grep -qE '^s3vol [0-9]+\.[0-9]+' || fail "--version"
 s3vol --help >"$T/help"
-for command in create mount umount status flush resize list delete check; do
+for command in create mount umount status flush resize import export list delete check; do
     grep -qw $command "$T/help" || fail "--help does not know $command"
     s3vol "$command" --help >"$T/help-of" # not into a pipe that grep -q closes early
     grep -q "s3vol $command" "$T/help-of" || fail "$command --help"

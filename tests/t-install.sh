@@ -7,7 +7,7 @@ root=$T/root
 make -s -C "$TOP" install B="$B" DESTDIR="$root" PREFIX=/usr
 "$root/usr/bin/s3vol" --version
 same "$(readlink "$root/sbin/mount.fuse.s3vol")" /usr/bin/s3vol "the mount helper"
-for command in create mount umount status flush list delete check; do
+for command in create mount umount status flush import export list delete check; do
     for option in $(s3vol $command --help | grep -oE '^ +(-., )?--[][a-z-]+' | grep -oE '[-][-][][a-z-]+' | sed 's/\[no-\]//'); do
         grep -qF -- "Fl ${option#-}" "$root/usr/share/man/man1/s3vol.1" || fail "the man page does not have $option of $command"
     done

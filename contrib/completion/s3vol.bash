@@ -40,6 +40,7 @@ _s3vol() {
     esac
     case $command,$cur in
     *,-*) mapfile -t COMPREPLY < <(compgen -W "$(_s3vol_options "$program" "$command")" -- "$cur") ;;
+    import,* | export,*) compopt -o default ;;
     help,*) mapfile -t COMPREPLY < <(compgen -W "$(_s3vol_commands "$program")" -- "$cur") ;;
     *) compopt -o dirnames ;;
     esac
