@@ -151,6 +151,10 @@ static int copy_piece(struct importing *im, struct volume *volume, uint64_t at, 
 
     if (r < 0)
         return r;
+    if (at == 0 && len > 4 && memcmp(im->buf, "QFI\xfb", 4) == 0)
+        msg_warn("%s: is a qcow2 image, and becomes the volume as it is, not what is in it; "
+                 "`qemu-img convert -O raw` makes a raw one",
+                 im->source.name);
     memset(im->buf + len, 0, whole - len);
     return all_zero(im->buf, whole) ? 0 : volume_write(volume, im->buf, whole, at, true);
 }

@@ -87,6 +87,10 @@ for size in 1 4096 1048577 $((3 << 20)); do
     s3vol delete --force "$URL-small"
     rm "$T/small-out"
 done
+printf 'QFI\373.' >"$T/small"
+s3vol import "$T/small" "$URL-small" 2>"$T/said"
+grep -q 'warning.*qcow2' "$T/said" || fail "it said: $(cat "$T/said")"
+s3vol delete --force "$URL-small"
 : >"$T/small"
 refused 'empty' s3vol import "$T/small" "$URL-small"
 
