@@ -76,7 +76,7 @@ int command_flatten(struct options *options)
     int r = -ENODEV;
 
     if (!strstr(what, "://") && (stat(what, &st) == 0 || errno != ENOENT))
-        r = control_open(what, &fd);
+        r = control_open(what, true, &fd);
     if (r == -ENOTCONN)
         msg_error(r, "%s: the daemon of this mount is dead; s3vol umount it, and mount it again",
                   what);

@@ -32,7 +32,7 @@ static int daemon_dead(const char *path)
 /* Opens the image of the volume that is mounted at `path`; one line was printed on failure. */
 static int open_mounted(const char *path, int *ret_fd)
 {
-    int r = control_open(path, ret_fd);
+    int r = control_open(path, true, ret_fd);
 
     if (r == -ENODEV)
         return not_mounted(path);
@@ -159,7 +159,7 @@ int command_status(struct options *options)
 
     if (strstr(what, "://") || (stat(what, &st) < 0 && errno == ENOENT))
         return status_stored(options);
-    int r = control_open(what, &fd);
+    int r = control_open(what, false, &fd);
     if (r == -ENODEV)
         return status_stored(options);
     if (r == -ENOTCONN)
@@ -280,7 +280,7 @@ int command_umount(struct options *options)
 
     if (mountpoint_resolve(options->args[0], path) < 0)
         return EXIT_FAILED;
-    int r = control_open(path, &fd);
+    int r = control_open(path, true, &fd);
     if (r == -ENOTCONN)
         return command_exit(umount_dead(path));
     if (r == -ENODEV)
@@ -294,7 +294,7 @@ int command_umount(struct options *options)
     close(fd);
     fd = -1;
     r = detach(path);
-    if (r < 0 && options->keep_local && control_open(path, &fd) == 0)
+    if (r < 0 && options->keep_local && control_open(path, true, &fd) == 0)
         control_keep_local(fd, false);
     if (r == -EBUSY && refuse_if_busy(path) == 0)
         msg_error(r, "%s: the image is in use; fuser -vm %s tells by whom", path, path);

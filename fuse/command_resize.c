@@ -130,7 +130,7 @@ int command_resize(struct options *options)
         return EXIT_USAGE;
     }
     if (!strstr(what, "://") && (stat(what, &st) == 0 || errno != ENOENT))
-        r = control_open(what, &fd);
+        r = control_open(what, true, &fd);
     if (r == -ENOTCONN)
         msg_error(r, "%s: the daemon of this mount is dead; s3vol umount it, and mount it again",
                   what);

@@ -47,8 +47,10 @@ static int parse_target(const char *text, struct target *ret)
 static int flush_mounted(const char *path)
 {
     scope_close int fd = -1;
-    int r = control_open(path, &fd);
+    int r = control_open(path, true, &fd);
 
+    if (r < 0 && r != -ENODEV && r != -ENOTCONN)
+        return r; /* said */
     if (r == 0)
         r = control_run(fd, path, CONTROL_DRAIN, NULL);
     if (r < 0)

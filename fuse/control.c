@@ -35,7 +35,15 @@ static int cannot_open(const char *path)
                      r == -EACCES ? "; try as the user who mounted it" : "");
 }
 
-int control_open(const char *path, int *ret_fd)
+/* Of a read-only mount nobody can write the image. */
+static int open_image(const char *image, bool write)
+{
+    int fd = open(image, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+
+    return fd < 0 && errno == EROFS ? open(image, O_RDONLY | O_CLOEXEC) : fd;
+}
+
+int control_open(const char *path, bool write, int *ret_fd)
 {
     char image[PATH_MAX];
     struct stat st;
@@ -45,7 +53,7 @@ int control_open(const char *path, int *ret_fd)
     int r = format(image, sizeof image, S_ISDIR(st.st_mode) ? "%s/image" : "%s", path);
     if (r < 0)
         return msg_error(r, "%.100s…: the path is too long", path);
-    scope_close int fd = open(image, O_RDONLY | O_CLOEXEC);
+    scope_close int fd = open_image(image, write);
     if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
         return -ENODEV;
     if (fd < 0 && errno == ENOTCONN)

@@ -1,6 +1,7 @@
 /*
- * How a running mount is spoken to: by ioctl on its image file. Who may open the image may do so;
- * there is no socket and no port. The numbers and structs are used by both sides and stay as they
+ * How a running mount is spoken to: by ioctl on its image file. Who may read the image may ask how
+ * it is (status, CONTROL_NOTHING), who has opened it for writing may do the rest; -EPERM otherwise.
+ * There is no socket and no port. The numbers and structs are used by both sides and stay as they
  * are: an old daemon may meet a new command.
  */
 #ifndef S3VOL_CONTROL_H
@@ -58,10 +59,11 @@ static_assert(sizeof(struct control_task) == 104, "layout");
 
 /* ------------------------------------------------------------------ the command's side */
 
-/* Opens the image of the volume that is mounted at `path` (the directory, or the image in it).
+/* Opens the image of the volume that is mounted at `path` (the directory, or the image in it), for
+ * more than asking how it is if `write`.
  * -ENOTCONN: its daemon is dead; -ENODEV: no volume is mounted there. One line was printed but for
  * these two. */
-int control_open(const char *path, int *ret_fd);
+int control_open(const char *path, bool write, int *ret_fd);
 
 /* `request` is CONTROL_STATUS_JSON or CONTROL_STATUS_TEXT. */
 int control_status(int fd, unsigned long request, struct control_text *ret_text);

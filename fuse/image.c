@@ -278,18 +278,20 @@ static void open_(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct image *image = fuse_req_userdata(req);
     const struct image_config *config = &image->config;
     bool direct = config->follows || (config->direct_io && session_maps_direct());
-    struct fuse_open_out out = {.fh = direct ? OPEN_DIRECT : OPEN_CACHED,
-                                .open_flags = FOPEN_NOFLUSH};
+    struct fuse_open_out out = {.open_flags = FOPEN_NOFLUSH};
 
-    (void)fi;
     if (ino != INODE_IMAGE) {
         fuse_reply_err(req, EISDIR);
         return;
     }
     if (!config->follows)
         out.open_flags |= FOPEN_KEEP_CACHE;
-    if (direct)
+    if (direct) {
+        out.fh |= OPEN_DIRECT;
         out.open_flags |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
+    }
+    if ((fi->flags & O_ACCMODE) != O_RDONLY)
+        out.fh |= OPEN_WRITABLE;
     fuse_reply_buf(req, (const char *)&out, sizeof out); /* libfuse 3.14 lacks the last flag */
 }
 

@@ -12,8 +12,8 @@
 
 enum { INODE_ROOT = FUSE_ROOT_ID, INODE_IMAGE = 2, BLOCK = 4096 };
 
-/* What `fh` of an open image says. */
-enum { OPEN_CACHED = 1, OPEN_DIRECT = 2 };
+/* Bits of `fh` of an open image. */
+enum { OPEN_DIRECT = 1, OPEN_WRITABLE = 2 };
 
 struct image {
     struct volume *volume;

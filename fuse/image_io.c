@@ -126,7 +126,7 @@ void image_read(fuse_req_t req, fuse_ino_t ino, size_t len, off_t offset, struct
  * asynchronous one with O_DIRECT. */
 static bool must_flush(const struct fuse_file_info *fi)
 {
-    return (fi->flags & O_DSYNC) && (fi->fh == OPEN_DIRECT || (fi->flags & O_DIRECT));
+    return (fi->flags & O_DSYNC) && ((fi->fh & OPEN_DIRECT) || (fi->flags & O_DIRECT));
 }
 
 static void answer_write(fuse_req_t req, struct image *image, int r, size_t len)

@@ -79,23 +79,36 @@ static void give_task(fuse_req_t req, const struct control_task *task)
     workers_run(job->image->controls, &job->work);
 }
 
+/* Whoever may only read the image may ask how it is, and nothing else; of a read-only mount, where
+ * nobody can open it for writing, nothing else does any harm. */
+static bool may_control(fuse_req_t req, unsigned cmd, const void *in,
+                        const struct fuse_file_info *fi)
+{
+    struct image *image = fuse_req_userdata(req);
+    bool asks = cmd == CONTROL_TASK && ((const struct control_task *)in)->kind == CONTROL_NOTHING;
+
+    return asks || image->config.read_only || (fi->fh & OPEN_WRITABLE);
+}
+
 void image_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
                  unsigned flags, const void *in, size_t in_len, size_t out_max)
 {
     size_t in_min = _IOC_DIR(cmd) & _IOC_WRITE ? _IOC_SIZE(cmd) : 0;
     size_t out_min = _IOC_DIR(cmd) & _IOC_READ ? _IOC_SIZE(cmd) : 0;
 
-    (void)arg, (void)fi, (void)flags;
+    (void)arg, (void)flags;
     if (ino != INODE_IMAGE)
         fuse_reply_err(req, ENOTTY);
     else if (in_len < in_min || out_max < out_min)
         fuse_reply_err(req, EINVAL);
     else if (cmd == CONTROL_STATUS_JSON || cmd == CONTROL_STATUS_TEXT)
         give_status(req, cmd == CONTROL_STATUS_JSON);
+    else if (cmd != CONTROL_TASK && cmd != CONTROL_KEEP_LOCAL)
+        fuse_reply_err(req, ENOTTY);
+    else if (!may_control(req, cmd, in, fi))
+        fuse_reply_err(req, EPERM);
     else if (cmd == CONTROL_TASK)
         give_task(req, in);
-    else if (cmd == CONTROL_KEEP_LOCAL)
-        keep_local(req, in);
     else
-        fuse_reply_err(req, ENOTTY);
+        keep_local(req, in);
 }

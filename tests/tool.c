@@ -5,6 +5,8 @@
  */
 #include "pattern.h"
 
+#include "../fuse/control.h"
+
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -320,6 +322,21 @@ static int flip(char **arg)
     return close(fd);
 }
 
+/* order FILE KIND: a task by ioctl (fuse/control.h), of who has opened the file only for reading;
+ * keep-local is a kind, too. */
+static int order(char **arg)
+{
+    struct control_task task = {.wait_ms = 1000, .len = 1 << 20};
+    uint32_t on = 1;
+    int fd = open_or_die(arg[1], O_RDONLY);
+    bool keep = !strcmp(arg[2], "keep-local");
+    if (!keep)
+        task.kind = number(arg[2]);
+    if (keep ? ioctl(fd, CONTROL_KEEP_LOCAL, &on) : ioctl(fd, CONTROL_TASK, &task))
+        die("ioctl");
+    return close(fd);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -336,6 +353,7 @@ int main(int argc, char **argv)
         {"hammer", 5, hammer},
         {"extents", 1, extents},
         {"flip", 2, flip},
+        {"order", 2, order},
         {"inspect", 4, inspect},
         {"inspect-scatter", 4, inspect},
     };
