@@ -57,7 +57,7 @@ int volume_open_own_dir(struct volume *v)
     int r = volume_open_dir(v, name);
     return r == -EBUSY ? msg_error(r,
                                    "%s: in use: the volume is mounted on this machine already; "
-                                   "unmount it, or use another --cache-dir",
+                                   "unmount it first",
                                    v->dir)
                        : r;
 }

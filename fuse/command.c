@@ -3,6 +3,7 @@
 #include "../store/msg.h"
 #include "../store/scope.h"
 #include "../store/url.h"
+#include "mountpoint.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -215,4 +216,28 @@ int command_cache_dir(const struct options *options, char ret_dir[PATH_MAX])
     if (r < 0)
         return msg_error(r, "the path of the cache directory is too long");
     return make_dirs(ret_dir);
+}
+
+int command_attach(struct options *options, struct store **ret_store, struct volume **ret_volume)
+{
+    static char cache_dir[PATH_MAX]; /* the volume borrows it */
+    char path[PATH_MAX];
+    struct store *store;
+    int r = command_open_store(options, options->args[0], &store);
+
+    if (r < 0)
+        return r;
+    if (mountpoint_of(store_url(store), path))
+        r = msg_error(-EBUSY, "%s: is mounted at %s; name %s instead", store_url(store), path,
+                      path);
+    if (r == 0)
+        r = command_cache_dir(options, cache_dir);
+    options->volume.cache_dir = cache_dir;
+    if (r == 0)
+        r = volume_open(store, &options->volume, ret_volume);
+    if (r < 0)
+        store_free(store);
+    else
+        *ret_store = store;
+    return r;
 }

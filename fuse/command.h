@@ -45,6 +45,11 @@ int command_open_store(const struct options *options, const char *url, struct st
  */
 int command_cache_dir(const struct options *options, char ret_dir[PATH_MAX]);
 
+/* Attaches to the volume options->args[0], of which no mount on this machine is seen, with the
+ * cache of this machine's mounts: what only that has goes to the bucket as well. One line was
+ * printed on failure. */
+int command_attach(struct options *options, struct store **ret_store, struct volume **ret_volume);
+
 /* command_mount.c */
 int command_mount(struct options *options);
 /* command_import.c, command_export.c */

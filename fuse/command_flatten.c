@@ -34,11 +34,12 @@ static int flatten_mounted(const char *path, int fd)
 
 /* ---------------------------------------------------------------------------- not mounted */
 
-/* With the cache of this machine's mounts: what only that has goes to the bucket as well. */
-static int flatten_attached(struct work *work, struct store *store, struct volume_config *config)
+static int flatten_stored(struct work *work, void *ctx)
 {
+    struct options *options = ctx;
     struct volume *volume;
-    int r = volume_open(store, config, &volume);
+    struct store *store;
+    int r = command_attach(options, &store, &volume);
 
     if (r < 0)
         return r;
@@ -48,24 +49,8 @@ static int flatten_attached(struct work *work, struct store *store, struct volum
     if (r == -ENOMEM || r == -ECANCELED) /* else it was said */
         report(store_url(store), r);
     int closed = volume_close(volume, work_is_stopped(work));
-    return r < 0 ? r : closed;
-}
-
-static int flatten_stored(struct work *work, void *ctx)
-{
-    struct options *options = ctx;
-    char cache_dir[PATH_MAX];
-    struct store *store;
-    int r = command_open_store(options, options->args[0], &store);
-
-    if (r < 0)
-        return r;
-    r = command_cache_dir(options, cache_dir);
-    options->volume.cache_dir = cache_dir;
-    if (r == 0)
-        r = flatten_attached(work, store, &options->volume);
     store_free(store);
-    return r;
+    return r < 0 ? r : closed;
 }
 
 int command_flatten(struct options *options)

@@ -92,27 +92,18 @@ static int resize_attached(const struct options *options, struct volume *volume,
     return report(url, size, r);
 }
 
-/* With the cache of this machine's mounts: what only that has goes to the bucket as well. */
 static int resize_stored(struct options *options, uint64_t size)
 {
-    char cache_dir[PATH_MAX];
     struct volume *volume;
     struct store *store;
-    int r = command_open_store(options, options->args[0], &store);
+    int r = command_attach(options, &store, &volume);
 
     if (r < 0)
         return r;
-    r = command_cache_dir(options, cache_dir);
-    options->volume.cache_dir = cache_dir;
-    if (r == 0)
-        r = volume_open(store, &options->volume, &volume);
-    if (r == 0) {
-        r = resize_attached(options, volume, store_url(store), size);
-        int closed = volume_close(volume, false);
-        r = r < 0 ? r : closed;
-    }
+    r = resize_attached(options, volume, store_url(store), size);
+    int closed = volume_close(volume, false);
     store_free(store);
-    return r;
+    return r < 0 ? r : closed;
 }
 
 int command_resize(struct options *options)

@@ -22,7 +22,9 @@ tool fill "$IMAGE" 1M 2M 3
 sync "$IMAGE"
 refused 'snapshots need' s3vol flatten "$MNT"
 grep -q 'first; delete' "$DAEMON_LOG" || fail "the daemon does not name the snapshot"
-refused 'in use' s3vol flatten --cache-dir "$CACHE" "$base-a"
+refused "$URL: is mounted at $MNT; name $MNT instead" s3vol flatten --cache-dir "$T/other" "$base-a"
+tool fill "$IMAGE" 4M 1M 1 # nobody took it away
+sync "$IMAGE"
 umount_volume
 refused 'snapshots need.*: first; delete' s3vol flatten --cache-dir "$CACHE" "$base-a"
 refused "$base-a" s3vol delete --force "$base"

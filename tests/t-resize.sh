@@ -35,7 +35,7 @@ refused 'say --shrink' s3vol resize "$MNT" 2G
 refused 'multiple of 4096' s3vol resize "$MNT" 4000000001
 refused 'not a size' s3vol resize "$MNT" much
 refused 'goes with --shrink' s3vol resize --discard-data "$MNT" 2G
-refused 'in use' s3vol resize --cache-dir "$CACHE" "$URL" 4G
+refused "$URL: is mounted at $MNT; name $MNT instead" s3vol resize --cache-dir "$T/other" "$URL" 4G
 same "$(stat -c %s "$IMAGE")" $((3 << 30)) "size after refusals"
 umount "$T/fs"
 e2fsck -fn "$LOOP"
