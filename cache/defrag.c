@@ -139,7 +139,7 @@ int volume_defrag(struct volume *v, uint64_t offset, uint64_t len, struct volume
     if (r == 0)
         r = mover_new(v, LOG_SEGMENT_RAW_BYTES, &m);
     while (r == 0 && block < end) {
-        r = skip_holes(v, block, end, &block);
+        r = atomic_load(&v->moves_stopped) ? -ECANCELED : skip_holes(v, block, end, &block);
         if (r < 0 || block == end)
             break;
         uint64_t next = MIN((block / WINDOW_BLOCKS + 1) * WINDOW_BLOCKS, end);

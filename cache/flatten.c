@@ -29,7 +29,7 @@ struct flattener {
 static bool is_stopping(struct volume *v)
 {
     scope_lock(&v->chunks.lock);
-    return v->stopping;
+    return v->stopping || atomic_load(&v->moves_stopped);
 }
 
 static int each_chunk(struct flattener *f, int (*fn)(struct flattener *f, const struct places *p))
@@ -190,7 +190,7 @@ static int add_needing(void *ctx, const struct pin *pin)
 
     if (pin->clone_url[0] || (x->root && pin->root >= x->root))
         return 0;
-    int r = needs_bases(x->v, pin);
+    int r = is_stopping(x->v) ? -ECANCELED : needs_bases(x->v, pin);
     if (r > 0 && x->n++ < 4)
         (void)snprintf(x->names + len, sizeof x->names - len, "%s%s", len ? ", " : "", pin->name);
     return MIN(r, 0);

@@ -240,7 +240,7 @@ static int move(struct mover *m, uint64_t *ret_bytes, uint64_t *ret_bad)
     assign(m);
     for (size_t i = 0, n; i < m->nruns && r == 0; i += n) {
         n = neighbours(m, i);
-        r = download(m, i, n, ret_bad);
+        r = atomic_load(&m->v->moves_stopped) ? -ECANCELED : download(m, i, n, ret_bad);
     }
     if (r < 0)
         return r;

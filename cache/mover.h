@@ -25,7 +25,8 @@ bool mover_add(struct mover *mover, const struct entry *place);
 /* Reads, checks and packs what was added, stores it as a commit of its own, and returns when that
  * is in the index. Empty afterwards, whatever happened. *ret_bytes (stored) is set on success.
  * -EBADMSG: a frame is damaged (said), in segment *ret_bad of the volume's own log, or 0. -ESTALE:
- * fenced. -ECANCELED: the volume is being closed. Others: the store or the index; try again later.
+ * fenced. -ECANCELED: the volume is being closed, or about to be. Others: the store or the index;
+ * try again later.
  */
 int mover_commit(struct mover *mover, uint64_t *ret_bytes, uint64_t *ret_bad);
 

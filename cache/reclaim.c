@@ -173,7 +173,7 @@ static int move_some(struct reclaimer *rc, bool *ret_moved)
         if (is_spoiled(rc, victims[i].seq))
             continue;
         *ret_moved = true;
-        r = move_segment(rc, victims[i].seq);
+        r = atomic_load(&rc->v->moves_stopped) ? -ECANCELED : move_segment(rc, victims[i].seq);
     }
     if (r == 0)
         r = commit(rc);
@@ -309,7 +309,7 @@ int volume_collect(struct volume *v)
     uint64_t mine = ++v->collects_asked;
 
     pthread_cond_broadcast(&v->house_wanted);
-    while (r == 0 && v->collects_made < mine && !v->stopping) {
+    while (r == 0 && v->collects_made < mine && !v->stopping && !atomic_load(&v->moves_stopped)) {
         pthread_cond_wait(&v->commit_moved, &v->chunks.lock);
         r = volume_check_state(v);
     }

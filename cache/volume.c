@@ -149,6 +149,13 @@ void volume_stop(struct volume *v)
     tell_to_stop(v);
 }
 
+void volume_stop_moves(struct volume *v)
+{
+    scope_lock(&v->chunks.lock);
+    atomic_store(&v->moves_stopped, true);
+    volume_wake_all(v);
+}
+
 /* All threads are told; the first `keep` that were started are not waited for. */
 static void stop_threads(struct volume *v, unsigned keep)
 {

@@ -75,6 +75,11 @@ int volume_close(struct volume *volume, bool keep_local);
  * keep_local is to follow. */
 void volume_stop(struct volume *volume);
 
+/* Before a close that saves: volume_collect(), volume_defrag() and volume_flatten() end with
+ * -ECANCELED before their next request, and what they have moved stays; nothing begins to move any
+ * more. All else goes on. */
+void volume_stop_moves(struct volume *volume);
+
 uint64_t volume_size_bytes(const struct volume *volume);
 /* Bytes that are not known to be zero: what st_blocks tells. */
 uint64_t volume_allocated_bytes(struct volume *volume);

@@ -16,6 +16,8 @@
 #include "readahead.h"
 #include "volume.h"
 
+#include <stdatomic.h>
+
 enum {
     WRITEBACK_MS = 5000,      /* the default of writeback_ms */
     COMMITS_MAX = 8,          /* sealed and not indexed */
@@ -83,6 +85,7 @@ struct volume {
     bool shrinking;
     enum volume_state state;
     bool stopping;
+    atomic_bool moves_stopped; /* set once, with the lock; looked at without it, too */
     uint64_t hits, misses;
     uint64_t cache_errors; /* blocks that were not in a slot as they were written to it */
     struct readahead readahead;

@@ -135,7 +135,9 @@ static void serve(struct life *life, struct session *session, struct volume *vol
 {
     daemon_lock_memory();
     report_ready(ready_fd);
-    if (wait_for_end(life)) {
+    bool asked = wait_for_end(life);
+    volume_stop_moves(volume);
+    if (asked) {
         msg_info("%s: asked to end: unmounting, and saving to the bucket", dir);
         mountpoint_detach(dir, true);
         volume_drain(volume); /* while those who still have it open may go on */
