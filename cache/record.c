@@ -261,6 +261,29 @@ int volume_record(struct volume *v)
     return r;
 }
 
+int volume_rehearse(struct volume *v)
+{
+    struct index_meta meta;
+    uint32_t sums[CHUNK_BLOCKS];
+    size_t n = 0;
+
+    memset(sums, 1, sizeof sums); /* as many as there can be */
+    pthread_mutex_lock(&v->chunks.lock);
+    scope_free struct index_cached *rows = calloc(v->chunks.queues[QUEUE_HELD].n + 1, sizeof *rows);
+    for (const struct chunk *c = v->chunks.queues[QUEUE_HELD].first; c && rows; c = c->next) {
+        if (c->recorded_dirty) /* by the mount before: that row must stay */
+            continue;
+        rows[n] = row_of(c, false);
+        rows[n].dirty = 0; /* so a crash forgets it */
+        rows[n].sums = sums;
+        n += rows[n].valid != 0;
+    }
+    pthread_mutex_unlock(&v->chunks.lock);
+    int r = rows ? sync_slots(v) : -ENOMEM;
+    index_get_meta(v->index, &meta);
+    return r == 0 ? index_record(v->index, rows, n, meta.local_blocks, false) : r;
+}
+
 /* The sums of a row that calls blocks dirty: they are believed after an unclean end, too, in bucket
  * mode; the others' are where they are (sums.h). NULL: not to be had. */
 static const uint32_t *sums_for(struct volume *v, const struct chunk *c, uint64_t ours,

@@ -419,6 +419,16 @@ static int flush_locally(struct volume *v, bool wait)
     return r == -ENOSPC ? -EAGAIN : r;
 }
 
+int volume_can_keep(struct volume *v)
+{
+    if (v->cfg.read_only)
+        return 0;
+    pthread_mutex_lock(&v->chunks.lock);
+    int r = volume_check_state(v);
+    pthread_mutex_unlock(&v->chunks.lock);
+    return r < 0 ? r : with_room(v, v->cfg.sync == SYNC_CACHE ? volume_record : volume_rehearse);
+}
+
 /* In bucket mode. */
 static int flush_nothing(struct volume *v)
 {

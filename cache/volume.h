@@ -98,6 +98,11 @@ int volume_flush(struct volume *volume, bool wait);
 /* Everything written before is in the bucket, whatever `sync` says. */
 int volume_drain(struct volume *volume);
 
+/* Whether volume_close() with keep_local will find room, and a disk that writes, for what is dirty:
+ * it is on the disk, and the index has taken rows as large as those that will vouch for it. In
+ * cache mode they do already. */
+int volume_can_keep(struct volume *volume);
+
 /* Reclaims all the space that it pays to reclaim, and gives readers no grace time. With progress in
  * volume_get_status(). */
 int volume_collect(struct volume *volume);

@@ -286,6 +286,9 @@ void volume_correct_row(struct volume *v, struct chunk *c);
 void volume_forget_changes(struct volume *v);
 /* The index knows of everything written before, and its bytes are on the disk. */
 int volume_record(struct volume *v);
+/* In bucket mode: rows as large as those that the end of a mount stores for what is dirty, which
+ * vouch for nothing; and its bytes are on the disk. */
+int volume_rehearse(struct volume *v);
 /* Rows for all chunks in memory, with their sums; nothing runs any more. */
 int volume_record_all(struct volume *v);
 /* The file "unsynced": the cache may have, as of this epoch and durably, what the bucket has not;

@@ -222,21 +222,31 @@ static int open_daemon(int fd, const char *path)
     return pidfd;
 }
 
-/* Everything into the bucket; or, when that has become impossible, only a message. *ret_go: unmount
- * now. */
+/* Everything into the bucket, or ready to be left in the cache; or, when that has become
+ * impossible, only a message. *ret_go: unmount now. */
 static int save(int fd, const char *path, bool keep_local, bool *ret_go)
 {
     struct control_task task;
-    int r = keep_local ? control_keep_local(fd, true) : control_run(fd, path, CONTROL_DRAIN, &task);
+    int r = control_run(fd, path, keep_local ? CONTROL_KEEP : CONTROL_DRAIN, &task);
 
-    *ret_go = r == 0 || (!keep_local && task.lost);
-    if (r == 0 || keep_local)
+    *ret_go = r == 0 || task.lost;
+    if (r == 0 && keep_local) {
+        r = control_keep_local(fd, true);
+        *ret_go = r == 0;
         return r;
+    }
+    if (r == 0)
+        return 0;
     if (task.lost)
         return msg_error(r,
                          "%s: unmounting, but %" PRIu64 " bytes are not in the bucket and stay in "
                          "this machine's cache; s3vol mount tells what can be done",
                          path, task.dirty_bytes);
+    if (keep_local)
+        return msg_error(r,
+                         "%s: not everything is in this machine's cache: %s; it stays mounted. "
+                         "s3vol status %s tells more",
+                         path, strerror(-r), path);
     return msg_error(r,
                      "%s: not everything is in the bucket: %s; it stays mounted. s3vol status %s "
                      "tells more; --keep-local leaves the rest in this machine's cache",

@@ -110,6 +110,8 @@ static void show_task(struct control_progress *p, const struct control_task *tas
 {
     bool collect = task->kind == CONTROL_COLLECT, flatten = task->kind == CONTROL_FLATTEN;
 
+    if (task->kind == CONTROL_KEEP)
+        return;
     control_show_left(p,
                       collect                  ? task->garbage_bytes
                       : flatten && !task->done ? task->range_bytes
@@ -131,7 +133,7 @@ static void warn_if_stuck(struct control_progress *p, const char *path,
 {
     char left[UNITS_TEXT_MAX];
 
-    p->stuck = task->unreachable && !task->done ? p->stuck + 1 : 0;
+    p->stuck = task->unreachable && !task->done && task->kind != CONTROL_KEEP ? p->stuck + 1 : 0;
     if (p->stuck != STUCK_ANSWERS)
         return;
     control_shown(p);

@@ -28,7 +28,8 @@ enum control_kind {
     CONTROL_SHRINK = 6,  /* refused with -ENOTEMPTY if that would cut off data */
     CONTROL_CUT = 7,     /* and data with it */
     CONTROL_FLATTEN = 8, /* volume_flatten() */
-    CONTROL_LAST = CONTROL_FLATTEN,
+    CONTROL_KEEP = 9,    /* volume_can_keep(); behind no other */
+    CONTROL_LAST = CONTROL_KEEP,
 };
 
 /* Work that takes long. The first call, with ticket 0, starts it; each call waits for its end for

@@ -51,7 +51,8 @@ int image_new(struct volume *volume, struct store *store, const struct image_con
         (r = workers_new(OTHER_THREADS, WAITING_MAX, 0, &image->others)) < 0 ||
         (r = workers_new(CONTROL_THREADS, WAITING_MAX, 0, &image->controls)) < 0 ||
         (r = workers_new(LONG_WORK_THREADS, WAITING_MAX, 0, &image->long_work)) < 0 ||
-        (r = tasks_new(volume, image->long_work, &image->tasks)) < 0) {
+        (r = workers_new(1, WAITING_MAX, 0, &image->keeper)) < 0 ||
+        (r = tasks_new(volume, image->long_work, image->keeper, &image->tasks)) < 0) {
         image_free(image);
         return msg_error(r, "mount: cannot start its threads: %s", strerror(-r));
     }
@@ -71,6 +72,7 @@ void image_stop(struct image *image)
     workers_free(take(image->others));
     workers_free(take(image->controls));
     workers_free(take(image->long_work));
+    workers_free(take(image->keeper));
 }
 
 void image_free(struct image *image)

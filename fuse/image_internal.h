@@ -21,7 +21,7 @@ struct image {
     struct image_config config;
     struct workers *reads, *writes, *others; /* others: flush, discard, resize, seek */
     struct workers *controls;                /* ioctls, which answer whatever else is stuck */
-    struct workers *long_work;               /* of `tasks` */
+    struct workers *long_work, *keeper;      /* of `tasks` */
     struct tasks *tasks;
     atomic_bool keep_local;
     pthread_mutex_t lock; /* guards attr */

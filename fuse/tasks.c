@@ -2,7 +2,7 @@
 
 #include "../store/scope.h"
 
-enum { SLOTS = 8, WAIT_MAX_MS = 1000 };
+enum { SLOTS = 8, KEEP_SLOT = SLOTS, WAIT_MAX_MS = 1000 };
 
 enum state { FREE, RUNNING, DONE };
 
@@ -21,14 +21,15 @@ struct slot {
 
 struct tasks {
     struct volume *volume;
-    struct workers *workers;
+    struct workers *workers, *keeper;
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t ended;
     uint64_t last_ticket;
-    struct slot slot[SLOTS];
+    struct slot slot[SLOTS + 1]; /* the last one is for CONTROL_KEEP */
 };
 
-int tasks_new(struct volume *volume, struct workers *workers, struct tasks **ret_tasks)
+int tasks_new(struct volume *volume, struct workers *workers, struct workers *keeper,
+              struct tasks **ret_tasks)
 {
     struct tasks *t = calloc(1, sizeof *t);
 
@@ -36,6 +37,7 @@ int tasks_new(struct volume *volume, struct workers *workers, struct tasks **ret
         return -ENOMEM;
     t->volume = volume;
     t->workers = workers;
+    t->keeper = keeper;
     pthread_mutex_init(&t->lock, NULL);
     clock_cond_init(&t->ended);
     *ret_tasks = t;
@@ -77,6 +79,8 @@ static int run_kind(struct slot *slot)
         return volume_shrink(v, slot->len, slot->kind == CONTROL_CUT);
     case CONTROL_FLATTEN:
         return volume_flatten(v);
+    case CONTROL_KEEP:
+        return volume_can_keep(v);
     }
     return -EINVAL;
 }
@@ -94,11 +98,11 @@ static void run_slot(struct work *work)
 }
 
 /* A free slot, or the one that has been done for longest. */
-static struct slot *find_room_locked(struct tasks *t)
+static struct slot *find_room_locked(struct tasks *t, bool keep)
 {
     struct slot *best = NULL;
 
-    for (unsigned i = 0; i < SLOTS; i++) {
+    for (unsigned i = keep ? KEEP_SLOT : 0; i < (keep ? KEEP_SLOT + 1 : SLOTS); i++) {
         struct slot *s = &t->slot[i];
         if (s->state != RUNNING && (!best || s->ticket < best->ticket))
             best = s;
@@ -108,11 +112,12 @@ static struct slot *find_room_locked(struct tasks *t)
 
 static int start(struct tasks *t, struct control_task *task)
 {
+    bool keep = task->kind == CONTROL_KEEP;
     struct slot *slot;
 
     {
         scope_lock(&t->lock);
-        slot = find_room_locked(t);
+        slot = find_room_locked(t, keep);
         if (!slot)
             return -EBUSY;
         *slot = (struct slot){.work = {.run = run_slot},
@@ -124,7 +129,7 @@ static int start(struct tasks *t, struct control_task *task)
                               .ticket = ++t->last_ticket};
         task->ticket = slot->ticket;
     }
-    workers_run(t->workers, &slot->work);
+    workers_run(keep ? t->keeper : t->workers, &slot->work);
     return 0;
 }
 
@@ -135,7 +140,7 @@ static int await(struct tasks *t, struct control_task *task)
     scope_lock(&t->lock);
     for (bool in_time = true;;) {
         struct slot *slot = NULL;
-        for (unsigned i = 0; i < SLOTS; i++)
+        for (unsigned i = 0; i < ARRAY_SIZE(t->slot); i++)
             if (t->slot[i].state != FREE && t->slot[i].ticket == task->ticket)
                 slot = &t->slot[i];
         if (!slot)

@@ -8,8 +8,10 @@
 
 struct tasks;
 
-/* Runs the work on `workers`; borrows both. */
-int tasks_new(struct volume *volume, struct workers *workers, struct tasks **ret_tasks);
+/* Runs the work on `workers`, CONTROL_KEEP on `keeper`, so that it waits for nothing that waits for
+ * the store; borrows all. */
+int tasks_new(struct volume *volume, struct workers *workers, struct workers *keeper,
+              struct tasks **ret_tasks);
 
 /* One call, as control.h says; blocks for `wait_ms`. -EBUSY: too many run; -EINVAL: no such kind or
  * ticket. */
