@@ -4,6 +4,7 @@
 #include "../store/scope.h"
 #include "session.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <string.h>
@@ -20,6 +21,8 @@ enum {
     /* Bytes of writes that wait: beyond, receiving waits too, cached reads included. */
     WRITE_BYTES_MAX = 32 << 20,
 };
+static_assert(WRITE_BYTES_MAX >= SESSION_BACKGROUND_MAX * SESSION_IO_MAX,
+              "all asynchronous writes may wait, and hold up nobody");
 
 static const char IMAGE_NAME[] = "image";
 static const double FOREVER_S = 1e9;

@@ -11,7 +11,7 @@
 
 enum {
     SESSION_IO_MAX = 1 << 20,   /* bytes of one READ or WRITE at most */
-    SESSION_BACKGROUND_MAX = 64 /* asynchronous requests that the kernel keeps under way */
+    SESSION_BACKGROUND_MAX = 32 /* asynchronous requests that the kernel keeps under way */
 };
 
 struct session_config {
