@@ -65,6 +65,8 @@ int command_flatten(struct options *options)
     if (r == -ENOTCONN)
         msg_error(r, "%s: the daemon of this mount is dead; s3vol umount it, and mount it again",
                   what);
+    else if (r == -ENODEV && command_check_url(what) < 0)
+        return EXIT_USAGE;
     else if (r == -ENODEV)
         r = work_run(flatten_stored, options);
     else if (r == 0)

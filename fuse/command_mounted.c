@@ -127,6 +127,9 @@ static int status_mounted(const struct options *options, int fd)
 
 static int status_stored(const struct options *options)
 {
+    if (command_check_url(options->args[0]) < 0)
+        return EXIT_USAGE;
+
     struct volume_info info;
     struct store *store;
     char text[STATUS_TEXT_MAX] = "", head[1];

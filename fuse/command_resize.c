@@ -125,6 +125,8 @@ int command_resize(struct options *options)
     if (r == -ENOTCONN)
         msg_error(r, "%s: the daemon of this mount is dead; s3vol umount it, and mount it again",
                   what);
+    else if (r == -ENODEV && command_check_url(what) < 0)
+        return EXIT_USAGE;
     else if (r == -ENODEV)
         r = resize_stored(options, size);
     else if (r == 0)

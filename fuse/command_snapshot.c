@@ -138,14 +138,18 @@ int command_snapshot(struct options *options)
         msg_error(0, "snapshot %s: must be create, list, delete or rollback", options->args[0]);
         return EXIT_USAGE;
     }
-    int r = parse_target(options->args[1], &t);
-    if (r == 0 && (*t.name != 0) == (verb == LIST)) {
+    if (options->json && verb != LIST) {
+        msg_error(0, "snapshot %s: --json goes with list", options->args[0]);
+        return EXIT_USAGE;
+    }
+    if (parse_target(options->args[1], &t) < 0)
+        return EXIT_USAGE;
+    if ((*t.name != 0) == (verb == LIST)) {
         msg_error(0, "snapshot %s: %s", options->args[0],
                   verb == LIST ? "takes a volume, without @NAME" : "needs URL@NAME");
         return EXIT_USAGE;
     }
-    if (r == 0)
-        r = store_open(&options->store, t.url, &store);
+    int r = store_open(&options->store, t.url, &store);
     if (r < 0)
         return EXIT_FAILED;
     r = verb == CREATE   ? create(store, &t)
@@ -221,7 +225,11 @@ int command_clone(struct options *options)
     if (r == 0 && options->local && (*t.mounted || *t.name))
         r = msg_error(-EINVAL, "%s: --local takes the URL of a volume, not a snapshot or a mount",
                       options->args[0]);
-    if (r == 0 && *t.mounted && !*t.name)
+    if (r == 0 && options->force && !options->local)
+        r = msg_error(-EINVAL, "clone: --force goes with --local");
+    if (r < 0)
+        return EXIT_USAGE;
+    if (*t.mounted && !*t.name)
         r = flush_mounted(t.mounted);
     if (r == 0)
         r = store_open(&options->store, t.url, &from);

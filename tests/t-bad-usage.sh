@@ -49,3 +49,14 @@ bad "ftp" export ftp://host/vm1 "$T/file"
 bad "argument" export "$URL"
 bad "ftp" create --size 1G ftp://host/vm1
 bad "bucket" create --size 1G s3://
+for url in ftp://host/vm1 s3:// ""; do
+    bad "." status "$url"
+    bad "." resize "$url" 1G
+    bad "." flatten "$url"
+    bad "." snapshot create "$url@monday"
+    bad "." snapshot list "$url"
+    bad "." clone "$url" "$URL"
+    bad "." clone "$URL" "$url"
+done
+bad "--local" clone --force "$URL" "$URL-clone"
+for verb in create delete rollback; do bad "json" snapshot "$verb" --json "$URL@monday"; done
