@@ -117,8 +117,9 @@ void command_print_all(FILE *out)
     for (size_t i = 0; i < ARRAY_SIZE(table); i++)
         fprintf(out, "  %-8s %s\n", table[i].name, table[i].summary);
     fputs("\n"
-          "A URL is s3://BUCKET/PREFIX/NAME, file:///DIR/NAME or a plain path. Credentials and\n"
-          "region are found as by every AWS tool. Sizes take K, M, G, T.\n"
+          "A URL is s3://BUCKET/PREFIX/NAME, file:///DIR/NAME or a plain path. Keys and\n"
+          "region are those of AWS_* variables, ~/.aws/credentials and ~/.aws/config (no\n"
+          "instance roles, role_arn, SSO, credential_process). Sizes take K, M, G, T.\n"
           "\n"
           "s3vol COMMAND --help tells more; s3vol --version tells the version.\n"
           "\n"

@@ -84,7 +84,8 @@ static const struct option table[] = {
     {"keep-local", 0, FLAG, COMMAND_UMOUNT, AT(keep_local), NULL, 0, 0, 0,
      "do not wait for uploads: what is not in the bucket stays in this machine's cache, and goes "
      "on its way at the next mount here"},
-    {"json", 0, FLAG, COMMAND_STATUS | COMMAND_SNAPSHOT, AT(json), NULL, 0, 0, 0, "one JSON object, for programs"},
+    {"json", 0, FLAG, COMMAND_STATUS | COMMAND_SNAPSHOT, AT(json), NULL, 0, 0, 0,
+     "for programs: one JSON object; of snapshot list an array of them"},
     {"repair", 0, FLAG, COMMAND_CHECK, AT(repair), NULL, 0, 0, 0,
      "if the volume cannot be mounted as it is: make it what it was at the newest instant that can "
      "be read; says which that is, and asks"},

@@ -7,7 +7,8 @@ root=$T/root
 make -s -C "$TOP" install B="$B" DESTDIR="$root" PREFIX=/usr
 "$root/usr/bin/s3vol" --version
 same "$(readlink "$root/sbin/mount.fuse.s3vol")" /usr/bin/s3vol "the mount helper"
-for command in create mount umount status flush import export list delete check; do
+for command in $(s3vol --help | sed -n '/^usage/,/^A URL/s/^  \([a-z]*\) .*/\1/p'); do
+    grep -q "^\.Cm $command" "$root/usr/share/man/man1/s3vol.1" || fail "the man page has no synopsis of $command"
     for option in $(s3vol $command --help | grep -oE '^ +(-., )?--[][a-z-]+' | grep -oE '[-][-][][a-z-]+' | sed 's/\[no-\]//'); do
         grep -qF -- "Fl ${option#-}" "$root/usr/share/man/man1/s3vol.1" || fail "the man page does not have $option of $command"
     done
