@@ -446,7 +446,7 @@ static int get_rest(struct receiving *rx)
         return -ENOENT;
     return store_get(rx->store, key, first->offset,
                      last->offset + last->stored_bytes - first->offset, receive, rx,
-                     rx->v->cfg.timeout_ms);
+                     volume_patience_ms(rx->v));
 }
 
 /* The segment is not there: was what the first wish wants moved, after the map was asked? */
@@ -465,7 +465,7 @@ static bool was_moved(struct receiving *rx)
 
 static bool is_fenced(struct volume *v)
 {
-    bool fenced = log_still_ours(v->log, v->cfg.timeout_ms) == -ESTALE;
+    bool fenced = log_still_ours(v->log, volume_patience_ms(v)) == -ESTALE;
 
     if (fenced) {
         scope_lock(&v->chunks.lock);

@@ -85,7 +85,7 @@ int volume_gone(struct volume *v, const char *url, uint64_t seq)
     if (told || v->cfg.fork) /* fork.c tells of every block */
         return -EIO;
     if (v->cfg.snapshot)
-        r = pin_load(v->store, &v->sb, v->cfg.snapshot, &pin, v->cfg.timeout_ms);
+        r = pin_load(v->store, &v->sb, v->cfg.snapshot, &pin, volume_patience_ms(v));
     if (r == -ENOENT)
         msg_error(r,
                   "%s@%s: the snapshot was deleted, and what it kept is being deleted "

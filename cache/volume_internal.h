@@ -220,6 +220,11 @@ int volume_fetch(struct volume *v, uint64_t offset, uint64_t len, uint64_t ahead
 /* The same without waiting for any of it. */
 void volume_prefetch(struct volume *v, uint64_t offset, uint64_t end);
 void *volume_downloader(void *volume);
+/* How long a reader waits for the store, refused or not. */
+static inline int64_t volume_patience_ms(const struct volume *v)
+{
+    return v->cfg.timeout_ms < STORE_INSIST ? v->cfg.timeout_ms | STORE_INSIST : STORE_FOREVER;
+}
 
 /* --- commit.c --- */
 void *volume_committer(void *volume);

@@ -27,7 +27,8 @@ void call_begin(struct call *c, struct store *store, const char *verb, const cha
     c->verb = verb;
     c->key = key;
     c->start_ms = now;
-    c->forever = patience_ms == STORE_FOREVER;
+    c->insists = patience_ms & STORE_INSIST;
+    patience_ms = patience_ms == STORE_FOREVER ? STORE_FOREVER : patience_ms & ~STORE_INSIST;
     c->deadline_ms = patience_ms > INT64_MAX - now ? INT64_MAX : now + patience_ms;
 }
 
@@ -104,12 +105,12 @@ bool call_again(struct call *c, int *r)
         (void)snprintf(c->err.text, sizeof c->err.text, "%s", strerror(-*r));
     enum store_fate fate = c->err.fate;
     int64_t now = store->clock->now_ms();
-    bool passing = fate == STORE_RETRY || fate == STORE_SLOW;
+    bool passing =
+        fate == STORE_RETRY || fate == STORE_SLOW || (fate == STORE_REFUSED && c->insists);
 
     store->count->failed++;
-    bool again = (passing && now < c->deadline_ms) || (fate == STORE_REFUSED && c->forever);
-    store->reachable = !passing && !again;
-    if (again) {
+    store->reachable = !passing;
+    if (passing && now < c->deadline_ms) {
         warn_of(c, now);
         *r = call_wait(c, now);
         return *r == 0;

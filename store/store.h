@@ -10,7 +10,7 @@
  *                reads it and knows its own nonce)
  *   -EBADMSG     the object is shorter than the range that was asked for
  *   -EACCES      refused: wrong key, denied, clock skew
- *   -ETIMEDOUT   not reached, or no good answer, within the patience
+ *   -ETIMEDOUT   not reached, or no good answer, within the patience (or refused, where it insists)
  *   -ECANCELED   store_stop() was called
  *   -EIO, …      anything else, final
  *
@@ -28,8 +28,10 @@
 
 struct store;
 
-/* How long a call may go on retrying, in ms from its start. With STORE_FOREVER also a refusal
- * (credentials may be renewed) is tried again. */
+/* How long a call may go on retrying, in ms from its start. A refusal ends it at once, so that a
+ * command says so; but not `STORE_INSIST | ms`, nor STORE_FOREVER, which insists: credentials are
+ * renewed, clocks set, directories mounted again. */
+#define STORE_INSIST  (INT64_C(1) << 62)
 #define STORE_FOREVER INT64_MAX
 
 enum { STORE_KEY_MAX = 128, STORE_URL_MAX = 1024 };
@@ -117,7 +119,7 @@ struct store_stats {
     uint64_t retried;
     uint64_t hedged; /* gets that were sent a second time, as no answer had begun for long */
     uint64_t bytes_up, bytes_down; /* bodies */
-    bool reachable; /* the newest request was answered, and is not repeated after a refusal */
+    bool reachable; /* the newest request was answered, and was no refusal that is insisted on */
 };
 void store_get_stats(struct store *store, struct store_stats *ret_stats);
 
@@ -128,7 +130,7 @@ enum store_fate {
     STORE_FINAL,   /* asking again would not help */
     STORE_RETRY,   /* passing: connection, timeout, 5xx, short body */
     STORE_SLOW,    /* "slow down": 503, 429: back off longer */
-    STORE_REFUSED, /* 401/403: final, but for STORE_FOREVER */
+    STORE_REFUSED, /* 401/403: final, but for who insists */
 };
 
 struct store_error {

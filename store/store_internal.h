@@ -39,7 +39,7 @@ struct call {
     struct store *store;
     const char *verb, *key; /* borrowed; for messages */
     int64_t start_ms, deadline_ms;
-    bool forever;
+    bool insists;
     unsigned failures; /* in a row; the caller sets it to 0 when a failed try made progress */
     struct store_error err;
 };

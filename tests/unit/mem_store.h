@@ -52,6 +52,7 @@ enum mem_act {
     MEM_FAIL,   /* a passing failure; nothing was done */
     MEM_LOSE,   /* done, but the answer is lost */
     MEM_REFUSE, /* a final failure */
+    MEM_DENY,   /* refused, as with expired credentials */
     MEM_HANG,   /* no answer until the script, asked again after mem_retry(), says so */
 };
 
@@ -205,6 +206,7 @@ static inline int mem_begin(struct mem_client *c, char verb, const char *key, bo
     *ret_lose = act == MEM_LOSE;
     return act == MEM_OK || act == MEM_LOSE ? 0
            : act == MEM_REFUSE              ? mem_failed(err, STORE_FINAL, "refused by the script")
+           : act == MEM_DENY                ? mem_failed(err, STORE_REFUSED, "denied by the script")
                                             : mem_failed(err, STORE_RETRY, "failed by the script");
 }
 

@@ -155,6 +155,29 @@ static void test_refused_is_final_unless_forever(void **state)
     assert_in_range(now_ms - start, 2 * 5000, 10000 + 20000);
 }
 
+/* Credentials that are renewed a moment too late. */
+static void test_refused_is_insisted_on(void **state)
+{
+    (void)state;
+    fake.nfail = 3;
+    fake.fate = STORE_REFUSED;
+    fake.error = -EACCES;
+    fake.object = "stored";
+    assert_int_equal(get(0, 4, STORE_INSIST | 60000), 0);
+    assert_int_equal(fake.ntries, 4);
+    fake.nfail = -1;
+    int64_t start = now_ms;
+    listen_begin();
+    int r = get(0, 4, STORE_INSIST | 30000);
+    listen_end();
+    assert_int_equal(r, -ETIMEDOUT);
+    assert_int_equal(now_ms - start, 30000); /* all of it, and no more */
+    assert_non_null(strstr(said, "gave up after 30 s: the script says so"));
+    assert_false(stats().reachable);
+    assert_int_equal(get(0, 4, 3600000), -EACCES);
+    assert_true(stats().reachable);
+}
+
 static void test_misses_are_silent(void **state)
 {
     uint64_t size;
@@ -429,6 +452,7 @@ int main(void)
         STORE_TEST(test_outage_is_told_once_a_minute),
         STORE_TEST(test_final_means_one_try),
         STORE_TEST(test_refused_is_final_unless_forever),
+        STORE_TEST(test_refused_is_insisted_on),
         STORE_TEST(test_misses_are_silent),
         STORE_TEST(test_lost_answer_is_exist),
         STORE_TEST(test_get_resumes),

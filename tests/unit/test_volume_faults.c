@@ -335,6 +335,36 @@ static void test_read_times_out(void **state)
     assert_int_equal(detach(false), 0);
 }
 
+/* The credentials have expired, and are renewed a moment later; or not. */
+static enum mem_act script_deny(void *ctx, char verb, const char *key)
+{
+    atomic_int *times = ctx;
+
+    (void)verb, (void)key;
+    return (*times)-- > 0 ? MEM_DENY : MEM_OK;
+}
+
+static void test_read_waits_when_refused(void **state)
+{
+    atomic_int times = 1;
+
+    (void)state;
+    create_and_attach(64 * MIB);
+    put(0, CHUNK, 1);
+    assert_int_equal(detach(false), 0);
+    lose_cache();
+    cfg.timeout_ms = 200; /* the last try is made then */
+    attach();
+    mem_retry(&mem, script_deny, &times);
+    expect(0, 4096, 1);
+    assert_true(times < 1);
+    times = 1000000;
+    assert_int_equal(check_pattern(128 * KIB, 4096, 1, true), -ETIMEDOUT);
+    mem_retry(&mem, NULL, NULL);
+    expect(0, CHUNK, 1);
+    assert_int_equal(detach(false), 0);
+}
+
 static void test_discards_give_disk_space_back(void **state)
 {
     (void)state;
@@ -536,6 +566,7 @@ int main(void)
         TEST(test_flush_without_waiting),
         TEST(test_flush_times_out),
         TEST(test_read_times_out),
+        TEST(test_read_waits_when_refused),
         TEST(test_discards_give_disk_space_back),
         TEST(test_damaged_frames_are_never_served),
         TEST(test_a_missing_segment_is_an_error),
