@@ -151,37 +151,36 @@ int store_get_head(struct store *store, const char *key, void *buf, size_t max, 
     return 0;
 }
 
-/* One page, with retries. */
-static int list_page(struct call *c, const char *prefix, const char *after, bool dirs,
-                     struct store_page *page)
+/* One page, with retries. `name` is for messages. */
+static int list_page(struct store *store, const char *name, const char *prefix, const char *after,
+                     bool dirs, int64_t patience_ms, struct store_page *page)
 {
-    struct store *store = c->store;
+    struct call c;
     int r;
 
+    call_begin(&c, store, "LIST", name, patience_ms);
     do {
         free(page->items);
         memset(page, 0, sizeof *page);
-        r = call_try(c, &store->count->list);
+        r = call_try(&c, &store->count->list);
         if (r < 0)
             return r;
-        r = store->backend.ops->list(store->backend.self, prefix, after, dirs, page, &c->err);
-    } while (call_again(c, &r));
-    c->failures = 0;
+        r = store->backend.ops->list(store->backend.self, prefix, after, dirs, page, &c.err);
+    } while (call_again(&c, &r));
     return r;
 }
 
 static int list(struct store *store, const char *prefix, const char *start_after, bool dirs,
                 store_list_fn *fn, void *ctx, int64_t patience_ms)
 {
+    const char *name = *prefix ? prefix : "(all)";
     struct store_page page = {0};
-    struct call c;
     char after[STORE_KEY_MAX + 1];
     int r = 0;
 
     INVARIANT(format(after, sizeof after, "%s", start_after) == 0);
-    call_begin(&c, store, "LIST", *prefix ? prefix : "(all)", patience_ms);
     for (bool more = true; r == 0 && more;) {
-        r = list_page(&c, prefix, after, dirs, &page);
+        r = list_page(store, name, prefix, after, dirs, patience_ms, &page);
         more = page.more;
         for (size_t i = 0; r == 0 && i < page.nitems; i++) {
             char *key = page.items[i].key;
@@ -195,14 +194,14 @@ static int list(struct store *store, const char *prefix, const char *start_after
             INVARIANT(format(next, sizeof next, "%s%s", key, dirs ? "0" : "") == 0);
             if (strcmp(next, after) <= 0)
                 r = msg_error(-EIO, "%s: LIST %s: the store lists \"%s\" out of order",
-                              store_url(store), c.key, key);
+                              store_url(store), name, key);
             else
                 r = fn(ctx, key, page.items[i].size_bytes);
             strcpy(after, next);
         }
         if (r == 0 && more && !page.nitems)
             r = msg_error(-EIO, "%s: LIST %s: the store promises more and lists nothing",
-                          store_url(store), c.key);
+                          store_url(store), name);
     }
     free(page.items);
     return MIN(r, 0);

@@ -98,7 +98,8 @@ int store_get_head(struct store *store, const char *key, void *buf, size_t max, 
                    uint64_t *ret_size, int64_t patience_ms);
 
 /* Calls `fn` for every key that begins with `prefix` and sorts after `start_after` ("" for all), in
- * order of bytes. A negative return of `fn` ends it and becomes the result. */
+ * order of bytes. A negative return of `fn` ends it and becomes the result. The store is asked page
+ * by page, and the patience is for each of them. */
 typedef int store_list_fn(void *ctx, const char *key, uint64_t size_bytes);
 int store_list(struct store *store, const char *prefix, const char *start_after, store_list_fn *fn,
                void *ctx, int64_t patience_ms);

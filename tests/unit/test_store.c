@@ -321,6 +321,30 @@ static void test_list_pages(void **state)
     assert_string_equal(listed, " log/1 log/2");
 }
 
+/* A listing may take longer than any one request of it: so may what is done with what is listed. */
+static int slowly_to_listed(void *ctx, const char *key, uint64_t size_bytes)
+{
+    now_ms += 20000;
+    fake.nfail = 1; /* of the next page, if there is one */
+    return to_listed(ctx, key, size_bytes);
+}
+
+static void test_each_page_has_its_patience(void **state)
+{
+    const char *keys[] = {"log/1", "log/2", "log/3", "log/4", "log/5", NULL};
+
+    (void)state;
+    fake.listed = keys;
+    fake.try_ms = 20000;
+    listed[0] = 0;
+    assert_int_equal(store_list(store, "log/", "", slowly_to_listed, NULL, 30000), 0);
+    assert_string_equal(listed, " log/1 log/2 log/3 log/4 log/5");
+    assert_int_equal(stats().retried, 2);
+    /* Not more than that. */
+    fake.nfail = -1;
+    assert_int_equal(store_list(store, "log/", "", to_listed, NULL, 30000), -ETIMEDOUT);
+}
+
 static void test_list_dirs(void **state)
 {
     const char *keys[] = {"vm-1/", "vm/", "vm0/", "vm1/", "vm10/", NULL};
@@ -460,6 +484,7 @@ int main(void)
         STORE_TEST(test_short_object),
         STORE_TEST(test_get_head),
         STORE_TEST(test_list_pages),
+        STORE_TEST(test_each_page_has_its_patience),
         STORE_TEST(test_list_dirs),
         STORE_TEST(test_list_out_of_order),
         STORE_TEST(test_list_without_end),
