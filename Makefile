@@ -87,6 +87,7 @@ NTHWRAP := pread64 pwrite64 fdatasync fsync fallocate64 ftruncate64 open64 unlin
 $(B)/tests/unit/test_volume_nth: $(SMALL)
 $(B)/tests/unit/test_repair: $(SMALL)
 $(B)/tests/unit/test_volume_nth: LDFLAGS += $(NTHWRAP:%=-Wl,--wrap=%)
+$(B)/tests/unit/test_s3_answers: LDFLAGS += -Wl,--wrap=EVP_md5
 $(S3D): $(call src,tests/s3d) $(B)/store.a
 $(BARE): $(B)/contrib/bench/barefuse.o
 $(BARE): LIBS = $(shell pkg-config --libs fuse3) -pthread

@@ -27,7 +27,7 @@ struct s3 {
     char bucket[64];
     char region[64];
     char prefix[URL_PART_MAX + 2]; /* with a '/' at its end, or "" */
-    atomic_bool no_batch_delete;   /* the server said that it has none */
+    atomic_bool no_batch_delete;   /* the server said that it has none, or OpenSSL has no MD5 */
 };
 
 /* One request, before it is signed. */
