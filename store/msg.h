@@ -1,6 +1,7 @@
 /*
  * Messages to the user: one line each, prefixed "s3vol: " or another program's name, to stderr
- * while somebody looks at it and to syslog once the daemon is in the background. Whoever discovers
+ * while somebody looks at it and to syslog once the daemon is in the background: never waiting for
+ * it, so what it has no room for is lost, and counted in what it takes next. Whoever discovers
  * an error says it, once; the rest pass the number on. Never put a secret into a message. Safe from
  * any thread.
  */
@@ -14,6 +15,8 @@ enum msg_sink {
 };
 
 void msg_set_sink(enum msg_sink sink);
+/* Where the system's log listens for datagrams, instead of /dev/log; a constant. For tests. */
+void msg_set_log(const char *path);
 /* Instead of "s3vol"; a constant. */
 void msg_set_name(const char *name);
 /* Debug messages are dropped unless this is set. */
