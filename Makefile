@@ -78,6 +78,7 @@ $(UNIT): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(B)/cache.a $(B)/store.a
 $(UNIT): LIBS += -lcmocka
 # Of fuse/ a unit test links what it names.
 $(B)/tests/unit/test_options: $(addprefix $(B)/fuse/,options.o options_value.o units.o mount_helper.o)
+$(B)/tests/unit/test_daemon: $(B)/fuse/daemon.o
 $(B)/tests/unit/test_status: $(addprefix $(B)/fuse/,status.o json.o units.o)
 $(B)/tests/unit/test_units: $(B)/fuse/units.o
 $(B)/tests/unit/test_workers: $(B)/fuse/workers.o

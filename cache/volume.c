@@ -2,6 +2,7 @@
 
 #include "../store/msg.h"
 #include "../store/scope.h"
+#include "../store/thread.h"
 
 #include <string.h>
 #include <sys/statvfs.h>
@@ -88,11 +89,11 @@ int volume_complete_config(struct volume *v)
 
 static int start_thread(struct volume *v, void *(*main)(void *))
 {
-    int r = pthread_create(&v->threads[v->nthreads], NULL, main, v);
+    int r = thread_start(&v->threads[v->nthreads], main, v);
 
     if (r == 0)
         v->nthreads++;
-    return -r;
+    return r;
 }
 
 static int start_writers(struct volume *v)

@@ -3,6 +3,7 @@
 #include "../store/clock.h"
 #include "../store/msg.h"
 #include "../store/scope.h"
+#include "../store/thread.h"
 #include "../store/url.h"
 #include "daemon.h"
 #include "image.h"
@@ -94,8 +95,8 @@ static int start_life(struct life *life, struct store *store)
     sigaddset(&set, SIGUSR1); /* only receivers take it */
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
-    int err = pthread_create(&life->signals, NULL, run_signals, life);
-    return err ? msg_error(-err, "mount: cannot start a thread: %s", strerror(err)) : 0;
+    int err = thread_start(&life->signals, run_signals, life);
+    return err ? msg_error(err, "mount: cannot start a thread: %s", strerror(-err)) : 0;
 }
 
 static void end_life(struct life *life)

@@ -2,6 +2,7 @@
 
 #include "../store/msg.h"
 #include "../store/scope.h"
+#include "../store/thread.h"
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -27,6 +28,9 @@ enum {
 #else
     STACK_BYTES = 64 << 10,
 #endif
+    /* Of threads that libraries start: libcurl's resolve names, in modules that the system has for
+     * that. They touch what they need. */
+    FOREIGN_STACK_BYTES = 2 << 20,
     HEAP_LARGEST_BYTES = 32 << 20, /* what is larger is mapped on its own, and not kept */
     HEAP_RESERVE_BYTES = 4 << 20,
     HEAP_KEEP_BYTES = 64 << 20, /* given back to the system only beyond this */
@@ -43,8 +47,8 @@ static void prepare_heap(void)
 #endif
 }
 
-/* The pages of all stacks, and of some heap for later: when they are needed it might be our own
- * work that memory waits for. */
+/* The pages of all our stacks, and of some heap for later: when they are needed it might be our own
+ * work that memory waits for. (A stack of a library's that has ended is kept for the next.) */
 static void touch_memory(void)
 {
     FILE *maps = fopen("/proc/self/maps", "re");
@@ -54,6 +58,7 @@ static void touch_memory(void)
     while (maps && fgets(line, sizeof line, maps))
         if (sscanf(line, "%lx-%lx %4s %*s %*s %lu", &from, &to, mode, &inode) == 4 &&
             strcmp(mode, "rw-p") == 0 && inode == 0 && !strstr(line, "[heap]") &&
+            to - from != FOREIGN_STACK_BYTES &&
             madvise((void *)from, to - from, MADV_POPULATE_WRITE) < 0)
             msg_debug("memory at %lx: %s", from, strerror(errno));
     if (maps)
@@ -76,8 +81,9 @@ void daemon_prepare(void)
     /* Threads inherit this. */
     if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
         msg_debug("PR_SET_IO_FLUSHER: %s", strerror(errno));
+    thread_set_stack(STACK_BYTES);
     pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    pthread_attr_setstacksize(&attr, FOREIGN_STACK_BYTES);
     pthread_setattr_default_np(&attr);
     pthread_attr_destroy(&attr);
     prepare_heap();

@@ -3,6 +3,7 @@
 #include "../store/clock.h"
 #include "../store/msg.h"
 #include "../store/scope.h"
+#include "../store/thread.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -251,9 +252,9 @@ static int start_receivers(struct session *s)
     scope_lock(&s->lock);
     for (; s->nreceivers < RECEIVERS; s->nreceivers++, s->running++) {
         struct receiver *r = &s->receiver[s->nreceivers];
-        int err = pthread_create(&r->thread, NULL, run_receiver, r);
+        int err = thread_start(&r->thread, run_receiver, r);
         if (err)
-            return msg_error(-err, "mount: cannot start a thread: %s", strerror(err));
+            return msg_error(err, "mount: cannot start a thread: %s", strerror(-err));
     }
     return 0;
 }

@@ -1,6 +1,7 @@
 #include "workers.h"
 
 #include "../store/scope.h"
+#include "../store/thread.h"
 
 struct workers {
     pthread_mutex_t lock;      /* guards what follows */
@@ -59,10 +60,10 @@ int workers_new(unsigned nthreads, unsigned max_waiting, size_t max_bytes,
     w->max_waiting = max_waiting;
     w->max_bytes = max_bytes;
     for (; w->nthreads < nthreads; w->nthreads++) {
-        int err = pthread_create(&w->thread[w->nthreads], NULL, run_thread, w);
+        int err = thread_start(&w->thread[w->nthreads], run_thread, w);
         if (err) {
             workers_free(w);
-            return -err;
+            return err;
         }
     }
     *ret_workers = w;

@@ -1,6 +1,7 @@
 #include "pipeline.h"
 
 #include "scope.h"
+#include "thread.h"
 
 struct pipeline {
     const struct pipeline_ops *ops;
@@ -59,7 +60,7 @@ int pipeline_run(size_t n, const struct pipeline_ops *ops, void *ctx)
     pthread_mutex_init(&p.lock, NULL);
     pthread_cond_init(&p.moved, NULL);
     while (nthreads < MIN(n, (size_t)PIPELINE_THREADS) &&
-           pthread_create(&threads[nthreads], NULL, maker_main, &p) == 0)
+           thread_start(&threads[nthreads], maker_main, &p) == 0)
         nthreads++;
     if (n > 0 && nthreads == 0)
         r = -EAGAIN;
