@@ -48,6 +48,7 @@ int image_errno(int err)
     case -EROFS:
     case -EFBIG:
     case -EOPNOTSUPP:
+    case -ETIMEDOUT: /* see --timeout: nothing is lost */
         return -err;
     default:
         return EIO;

@@ -61,15 +61,6 @@ nbdinfo "nbd://127.0.0.2:$port" >"$T/info"
 ! grep -qi "00000000:$(printf %04X "$port")" /proc/net/tcp || fail "listens on all addresses"
 stop_nbd
 
-# A client that is there until file 7 is closed; then it writes.
-hold_client() {
-    rm -f "$T/hold" && mkfifo "$T/hold"
-    nbdpeer hold "$SOCK" <"$T/hold" >"$T/held" 7>&- &
-    holder=$!
-    exec 7>"$T/hold"
-    wait_for 20 grep -qx in "$T/held"
-}
-
 # --single, --max-connections: the others wait.
 start_nbd --single "$T/raw"
 nbdinfo --size "$URI" >"$T/info" # makes one connection
@@ -89,7 +80,7 @@ same "$(head -c 4096 "$T/raw" | tr -d x | wc -c)" 0 "what the first client wrote
 hold_client
 stop_nbd
 exec 7>&-
-! wait $holder || fail "the client did not notice"
+! wait $HOLDER || fail "the client did not notice"
 
 # --stdin, with a socket and with pipes.
 nbdinfo --size -- [ s3vol-nbd --stdin "$T/raw" ] >"$T/size" 2>&1 || :

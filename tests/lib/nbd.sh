@@ -41,3 +41,12 @@ uri() {
 connections() {
     [ "$(find "/proc/$NBD/fd" -lname 'socket:*' | wc -l)" = $(($1 + ${LISTENERS:-1})) ]
 }
+
+# A client that is there until file 7 is closed, and then writes; sets HOLDER.
+hold_client() {
+    rm -f "$T/hold" && mkfifo "$T/hold"
+    nbdpeer hold "$SOCK" <"$T/hold" >"$T/held" 7>&- &
+    HOLDER=$!
+    exec 7>"$T/hold"
+    wait_for 20 grep -qx in "$T/held"
+}
