@@ -69,7 +69,10 @@ start_nbd --max-connections 1 "$T/raw"
 hold_client
 nbdinfo --size "$URI" >"$T/size" 7>&- &
 waiting=$!
-[ ! -s "$T/size" ] || fail "the second client did not wait"
+# It is there (02: connected, and not accepted; 03: accepted), and has no answer after another one has all of its.
+wait_for 20 eval "[ -s '$T/size' ] || [ \$(grep -c ' 0[23] *[0-9]* $SOCK\$' /proc/net/unix) = 2 ]"
+nbdinfo --size -- [ s3vol-nbd "$T/raw" ] >"$T/info" 7>&-
+[ ! -s "$T/size" ] && kill -0 $waiting || fail "the second client did not wait"
 exec 7>&-
 wait $waiting
 same "$(cat "$T/size")" 16777216 "what the second client was told"
