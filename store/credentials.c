@@ -66,6 +66,19 @@ static int home_dir(char *buf, size_t size_bytes)
     return format(buf, size_bytes, "%s", home ? home : "");
 }
 
+/* The path as it is from everywhere: a daemon leaves the working directory before it opens it
+ * again. None stays none. */
+static int whole_path(const char *path, char *buf, size_t size_bytes)
+{
+    char here[PATH_SIZE];
+
+    if (!*path || *path == '/')
+        return format(buf, size_bytes, "%s", path);
+    if (!getcwd(here, sizeof here))
+        return errno == ERANGE ? -ENAMETOOLONG : -errno;
+    return format(buf, size_bytes, "%s/%s", here, path);
+}
+
 static int find_file(struct file *file, const char *variable, const char *usual)
 {
     char home[PATH_SIZE] = "";
@@ -73,10 +86,11 @@ static int find_file(struct file *file, const char *variable, const char *usual)
     int r = home_dir(home, sizeof home);
 
     if (!r && given && (given[0] != '~' || given[1] != '/'))
-        r = format(file->path, sizeof file->path, "%s", given);
+        r = whole_path(given, file->path, sizeof file->path);
     else if (!r)
         r = format(file->path, sizeof file->path, "%s%s", home, given ? given + 1 : usual);
-    return r ? msg_error(r, "the path in %s, or of the home directory, is too long", variable) : 0;
+    return r ? msg_error(r, "the path in %s, or of the home directory: %s", variable, strerror(-r))
+             : 0;
 }
 
 static void forget_text(struct file *file)
@@ -324,6 +338,9 @@ static int read_settings(const struct credentials_source *s, const struct store_
     const char *endpoint_env =
         first_of(env("AWS_ENDPOINT_URL_S3"), env("AWS_ENDPOINT_URL"), endpoint_file);
 
+    const char *ca_other =
+        first_of(env("AWS_CA_BUNDLE"), NULL, of_profile(s, "ca_bundle", ca, sizeof ca));
+
     settings->addressing = config->addressing;
     if (format(settings->region, sizeof settings->region, "%s",
                first_of(config->region, region_env, "")))
@@ -332,12 +349,10 @@ static int read_settings(const struct credentials_source *s, const struct store_
                first_of(config->endpoint, endpoint_env, "")))
         return msg_error(-EINVAL, "the endpoint is longer than %zu characters",
                          sizeof settings->endpoint - 1);
-    if (format(settings->ca_file, sizeof settings->ca_file, "%s",
-               first_of(
-                   config->ca_file,
-                   first_of(env("AWS_CA_BUNDLE"), NULL, of_profile(s, "ca_bundle", ca, sizeof ca)),
-                   "")))
-        return msg_error(-EINVAL, "the path of the CA file is too long");
+    int r = whole_path(first_of(config->ca_file, ca_other, ""), settings->ca_file,
+                       sizeof settings->ca_file);
+    if (r)
+        return msg_error(r, "the path of the CA file: %s", strerror(-r));
     return settings->addressing == ADDRESSING_AUTO ? read_addressing(s, &settings->addressing) : 0;
 }
 

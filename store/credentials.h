@@ -8,6 +8,8 @@
  *   AWS_SHARED_CREDENTIALS_FILE; in a profile: aws_access_key_id, aws_secret_access_key,
  *   aws_session_token, region, endpoint_url, services, ca_bundle, s3/addressing_style.
  *
+ * A relative path is one below the working directory when opened, wherever that is later.
+ *
  * The environment is read once, when opened; keys from a file are read again whenever the file has
  * changed, so that they can be renewed while a volume is mounted. Profiles that need another
  * service to get their keys (role_arn, sso, credential_process) are refused with a message.

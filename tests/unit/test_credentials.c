@@ -400,6 +400,41 @@ static void test_region_and_endpoint(void **state)
     assert_string_equal(settings.ca_file, "/c");
 }
 
+/* As a daemon does, that goes to the background between these. */
+static void test_relative_paths(void **state)
+{
+    const struct store_config none = {.endpoint = NULL};
+    const struct store_config said = {.ca_file = "said.pem"};
+    struct credentials_source *source;
+    char here[1024], path[1100];
+
+    (void)state;
+    assert_non_null(getcwd(here, sizeof here));
+    assert_int_equal(chdir(home), 0);
+    setenv("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials", 1);
+    setenv("AWS_CONFIG_FILE", ".aws/config", 1);
+    write_file(keys_path, "[default]\naws_access_key_id = K1\naws_secret_access_key = S1\n");
+    write_file(config_path, "[default]\nca_bundle = sub/file.pem\n");
+    assert_int_equal(format(path, sizeof path, "%s/sub/file.pem", home), 0);
+    assert_int_equal(look(NULL), 0);
+    assert_string_equal(settings.ca_file, path);
+    setenv("AWS_CA_BUNDLE", "env.pem", 1);
+    assert_int_equal(format(path, sizeof path, "%s/env.pem", home), 0);
+    assert_int_equal(look(NULL), 0);
+    assert_string_equal(settings.ca_file, path);
+    assert_int_equal(format(path, sizeof path, "%s/said.pem", home), 0);
+    assert_int_equal(look(&said), 0);
+    assert_string_equal(settings.ca_file, path);
+
+    assert_int_equal(credentials_open(&none, &settings, &source), 0);
+    assert_int_equal(chdir("/"), 0);
+    write_file(keys_path, "[default]\naws_access_key_id = K22\naws_secret_access_key = S2\n");
+    credentials_get(source, &keys);
+    assert_string_equal(keys.access_key, "K22");
+    credentials_free(source);
+    assert_int_equal(chdir(here), 0);
+}
+
 static void test_addressing(void **state)
 {
     const struct store_config virtual = {.addressing = ADDRESSING_VIRTUAL};
@@ -443,6 +478,7 @@ int main(void)
         cmocka_unit_test_setup(test_a_refusal_makes_it_look_again, set_up),
         cmocka_unit_test_setup(test_renewal_with_threads, set_up),
         cmocka_unit_test_setup(test_region_and_endpoint, set_up),
+        cmocka_unit_test_setup(test_relative_paths, set_up),
         cmocka_unit_test_setup(test_addressing, set_up),
     };
 
