@@ -1,5 +1,5 @@
 #!/bin/bash
-# limit: 120
+# limit: 200
 # Volumes on demand: mounted and created for the first client, shared, kept for the grace time, unmounted
 # after the last client; names that would reach elsewhere do not exist; what was written is in the bucket.
 . "$(dirname "$0")/lib/common.sh"
@@ -59,7 +59,16 @@ start_nbd --volumes "$T/bucket" --mount-dir "$T/vols" --grace 0s
 nbdcopy "$T/data" "$(uri old)"
 wait_for 60 test ! -e "$T/vols/old"
 
-# A volume whose daemon is dead is mounted anew; several come at once.
+# One volume's daemon dies, and its clients try again and again: they get in long before the grace time is over.
+stop_nbd
+start_nbd --volumes "$T/bucket" --mount-dir "$T/vols" --grace 1h
+nbdinfo --size "$(uri old)" >"$T/size"
+kill -KILL "$(s3vol status --json "$T/vols/old" | jq .pid)"
+wait_for 30 nbdinfo --size "$(uri old)"
+nbdcopy "$(uri old)" "$T/again"
+cmp -n 8M "$T/again" "$T/data"
+
+# The same where the server comes anew; several come at once.
 stop_nbd
 start_nbd --volumes "$T/bucket" --mount-dir "$T/vols" --grace 1h
 nbdinfo --size "$(uri old)" >"$T/size"

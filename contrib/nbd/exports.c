@@ -151,7 +151,7 @@ static int open_entry(struct exports *exports, struct entry *entry, struct image
     r = image_open(path, exports->read_only, ret_image);
     free(path);
     if (r < 0)
-        volumes_release(exports->volumes, entry->export.name);
+        volumes_release(exports->volumes, entry->export.name, true);
     return r;
 }
 
@@ -162,7 +162,7 @@ static void close_locked(struct exports *exports, struct entry *entry)
     pthread_mutex_unlock(&exports->lock);
     image_close(entry->export.image);
     if (!entry->path)
-        volumes_release(exports->volumes, entry->export.name);
+        volumes_release(exports->volumes, entry->export.name, false);
     pthread_mutex_lock(&exports->lock);
     entry->export.image = NULL;
     entry->opening = false;

@@ -334,7 +334,7 @@ int volumes_acquire(struct volumes *volumes, const char *name, char **ret_path)
     return r;
 }
 
-void volumes_release(struct volumes *volumes, const char *name)
+void volumes_release(struct volumes *volumes, const char *name, bool unusable)
 {
     scope_lock(&volumes->lock);
     struct volume *volume = find_locked(volumes, name);
@@ -342,6 +342,8 @@ void volumes_release(struct volumes *volumes, const char *name)
     INVARIANT(volume && volume->users);
     if (--volume->users == 0) {
         volume->until_ms = now_ms() + volumes->config.grace_ms;
+        if (unusable) /* here, as the housekeeper could find it in use again each time it looks */
+            start_unmounting_locked(volume);
         pthread_cond_broadcast(&volumes->changed);
     }
 }

@@ -34,6 +34,8 @@ bool volumes_check_name(const char *name);
 /* Mounts it if it is not. *ret_path: of its image, for free(). -ENOENT when it cannot be mounted,
  * -EMFILE when too many are; the reason has been said. The name has been checked. */
 int volumes_acquire(struct volumes *volumes, const char *name, char **ret_path);
-void volumes_release(struct volumes *volumes, const char *name);
+/* With `unusable` it is unmounted as soon as nobody uses it, without grace: its image could not be
+ * opened, perhaps as its daemon is dead. Who acquires it next has it mounted anew. */
+void volumes_release(struct volumes *volumes, const char *name, bool unusable);
 
 #endif
