@@ -88,6 +88,59 @@ static int run_mount(const struct volumes *volumes, char *url, char *dir, char *
     return run_command(argv, said, SAID_BYTES);
 }
 
+/* What both `s3vol mount` and `s3vol create` take: where the store is, and how to reach it. */
+static bool is_store_option(const char *word)
+{
+    static const char *const names[] = {"endpoint",   "region",          "profile",      "ca-file",
+                                        "addressing", "connect-timeout", "stall-timeout"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        size_t len = strlen(names[i]), n = 0;
+        while (n < len && (word[n] == names[i][n] || (word[n] == '_' && names[i][n] == '-')))
+            n++;
+        if (n == len && word[len] == '=')
+            return true;
+    }
+    return false;
+}
+
+/* `s3vol create`, with those of `list`, which is "a=b,c", and "\," a comma in a value. For free(),
+ * with all its words. */
+static char **create_command(const char *size, char *url, const char *list)
+{
+    enum { FIRST = 5 };
+    size_t nitems = 1, n = FIRST;
+
+    for (const char *p = list; *p; p++)
+        nitems += *p == ',';
+    char **argv = calloc(1, (FIRST + nitems + 1) * sizeof *argv + 3 * nitems + strlen(list));
+    if (!argv)
+        return NULL;
+    memcpy(argv, (char *[FIRST]){"s3vol", "create", "--size", (char *)size, url},
+           FIRST * sizeof *argv);
+    for (char *to = (char *)(argv + FIRST + nitems + 1), *word = to; *list; word = ++to) {
+        to = stpcpy(to, "--");
+        while (*list && *list != ',') {
+            list += list[0] == '\\' && list[1] == ',';
+            *to++ = *list++;
+        }
+        list += *list == ',';
+        if (is_store_option(word + 2))
+            argv[n++] = word;
+    }
+    return argv;
+}
+
+static int run_create(const struct volumes *volumes, char *url, char *said)
+{
+    const char *options = volumes->config.mount_options;
+    char **argv = create_command(volumes->config.create_size, url, options ? options : "");
+    int r = argv ? run_command(argv, said, SAID_BYTES) : -ENOMEM;
+
+    free(argv);
+    return r;
+}
+
 static int run_umount(char *dir, char *said)
 {
     char *argv[] = {"s3vol", "umount", dir, NULL};
@@ -97,7 +150,7 @@ static int run_umount(char *dir, char *said)
 
 static int mount_volume(const struct volumes *volumes, char *url, char *dir)
 {
-    char said[SAID_BYTES], create_said[SAID_BYTES];
+    char said[SAID_BYTES], create_said[SAID_BYTES] = "no memory";
     int mounted = is_mounted(volumes, dir);
 
     if (mounted == 1)
@@ -106,17 +159,17 @@ static int mount_volume(const struct volumes *volumes, char *url, char *dir)
         (void)run_umount(dir, said);
     if (mkdir(dir, 0700) < 0 && errno != EEXIST)
         return msg_error(-ENOENT, "%s: %s", dir, strerror(errno));
-    int r = run_mount(volumes, url, dir, said);
+    int r = run_mount(volumes, url, dir, said), created = 0;
     if (r < 0 && volumes->config.create_size) {
-        char *create[] = {"s3vol", "create", "--size", (char *)volumes->config.create_size,
-                          url,     NULL};
-        if (run_command(create, create_said, sizeof create_said) == 0)
+        created = run_create(volumes, url, create_said);
+        if (created == 0)
             r = run_mount(volumes, url, dir, said);
     }
     if (r == 0)
         return 0;
     (void)rmdir(dir);
-    return msg_error(-ENOENT, "%s cannot be mounted on %s: %s", url, dir, said);
+    return msg_error(-ENOENT, "%s cannot be mounted on %s: %s%s%s", url, dir, said,
+                     created < 0 ? "; nor created: " : "", created < 0 ? create_said : "");
 }
 
 static int umount_volume(const struct volumes *volumes, char *dir)

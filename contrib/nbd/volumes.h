@@ -14,10 +14,11 @@ enum {
 };
 
 struct volumes_config {
-    const char *prefix;        /* a URL; volume NAME is PREFIX/NAME */
-    const char *mount_dir;     /* volume NAME is mounted on DIR/NAME, a directory made for it */
-    const char *create_size;   /* what does not exist is created so large; NULL: it is not */
-    const char *mount_options; /* for `s3vol mount -o`, or NULL */
+    const char *prefix;      /* a URL; volume NAME is PREFIX/NAME */
+    const char *mount_dir;   /* volume NAME is mounted on DIR/NAME, a directory made for it */
+    const char *create_size; /* what does not exist is created so large; NULL: it is not */
+    const char
+        *mount_options; /* for `s3vol mount -o`, those of the store's for create, too; or NULL */
     int64_t grace_ms;
 };
 
