@@ -65,6 +65,15 @@ qemu-io -f raw -d unmap -c 'discard 3M 1M' -c 'write -z -u 4M 1M' -c 'read -P 0 
 nbdinfo --map --json "$URI" | jq -e 'any(.[]; .type == 3 and .offset <= 3145728 and .offset + .length >= 5242880)' >/dev/null ||
     fail "no hole where 3M to 5M was discarded: $(nbdinfo --map "$URI")"
 
+# A hole in what is known to be data, of an image that stays open.
+hold_client
+nbdinfo --map --json "$URI" | jq -e '.[-2] | .type == 0 and .offset == 73400320 and .length == 8192' >/dev/null || fail "the last data"
+qemu-io -f raw -d unmap -c 'discard 70M 4k' "$URI" >>"$T/qemu-io"
+nbdinfo --map --json "$URI" | jq -e '.[-2] | .type == 0 and .offset == 73404416 and .length == 4096' >/dev/null ||
+    fail "no hole at 70M: $(nbdinfo --map "$URI")"
+exec 7>&-
+wait $HOLDER
+
 # libnbd's own file system.
 mkdir "$T/fuse"
 nbdfuse "$T/fuse/disk" "$URI" 2>"$T/nbdfuse.log" &

@@ -34,6 +34,7 @@ struct image {
     atomic_long complained_s;
     pthread_mutex_t lock;        /* guards what follows */
     uint64_t data_from, data_to; /* known to be data */
+    unsigned holes;              /* made so far */
     char path[];
 };
 
@@ -232,6 +233,15 @@ static bool unsupported(int r)
     return r == -EOPNOTSUPP || r == -ENOSYS || r == -ENODEV || r == -EINVAL;
 }
 
+/* There may be a hole now. */
+static void note_hole(struct image *image, uint64_t offset, uint64_t len)
+{
+    scope_lock(&image->lock);
+    image->holes++;
+    if (offset < image->data_to && offset + len > image->data_from)
+        image->data_to = MAX(offset, image->data_from);
+}
+
 int image_trim(struct image *image, uint64_t offset, uint64_t len, bool fua)
 {
     image->written = true;
@@ -241,6 +251,7 @@ int image_trim(struct image *image, uint64_t offset, uint64_t len, bool fua)
             image->no_punch = true;
         else if (r < 0 && !unsupported(r))
             return io_error(image, r, "discarding", offset);
+        note_hole(image, offset, len);
     }
     return fua ? image_flush(image) : 0;
 }
@@ -282,6 +293,7 @@ int image_zero(struct image *image, uint64_t offset, uint64_t len, unsigned flag
     image->written = true;
     if (len) {
         r = zero_range(image, offset, len, flags);
+        note_hole(image, offset, len);
         if (r == -EOPNOTSUPP && !(flags & IMAGE_FAST))
             r = write_zeroes(image, offset, len);
     }
@@ -290,41 +302,48 @@ int image_zero(struct image *image, uint64_t offset, uint64_t len, unsigned flag
 
 /* ----------------------------------------------------------------------------- extents */
 
+static bool is_known_data(struct image *image, uint64_t offset, uint64_t end, uint64_t *ret_len,
+                          unsigned *ret_holes)
+{
+    scope_lock(&image->lock);
+    *ret_holes = image->holes;
+    if (offset < image->data_from || offset >= image->data_to)
+        return false;
+    *ret_len = MIN(image->data_to, end) - offset;
+    return true;
+}
+
+static void note_data(struct image *image, uint64_t from, uint64_t to, unsigned holes)
+{
+    scope_lock(&image->lock);
+    if (image->holes != holes)
+        return;
+    image->data_from = from;
+    image->data_to = to;
+}
+
+/* Each seek is a walk, to the end of what it finds, in which the kernel lets nobody write: of data
+ * it is made once. */
 void image_extent(struct image *image, uint64_t offset, uint64_t end, uint64_t *ret_len,
                   bool *ret_hole)
 {
-    off_t data = image->device ? (off_t)offset : lseek(image->fd, (off_t)offset, SEEK_DATA);
+    unsigned holes;
 
     *ret_len = end - offset;
     *ret_hole = false;
+    if (image->device || is_known_data(image, offset, end, ret_len, &holes))
+        return;
+    off_t data = lseek(image->fd, (off_t)offset, SEEK_DATA);
     if (data < 0) {
         *ret_hole = errno == ENXIO; /* no data from here to the end */
     } else if ((uint64_t)data > offset) {
         *ret_hole = true;
         *ret_len = MIN((uint64_t)data, end) - offset;
-    } else if (!image->device) {
+    } else {
         off_t hole = lseek(image->fd, (off_t)offset, SEEK_HOLE);
-        if (hole > (off_t)offset)
+        if (hole > (off_t)offset) {
             *ret_len = MIN((uint64_t)hole, end) - offset;
-    }
-}
-
-void image_extent_roughly(struct image *image, uint64_t offset, uint64_t end, uint64_t *ret_len,
-                          bool *ret_hole)
-{
-    {
-        scope_lock(&image->lock);
-        if (offset >= image->data_from && offset < image->data_to) {
-            *ret_hole = false;
-            *ret_len = MIN(image->data_to, end) - offset;
-            return;
+            note_data(image, offset, (uint64_t)hole, holes);
         }
     }
-    image_extent(image, offset, image->size, ret_len, ret_hole);
-    if (!*ret_hole) {
-        scope_lock(&image->lock);
-        image->data_from = offset;
-        image->data_to = offset + *ret_len;
-    }
-    *ret_len = MIN(*ret_len, end - offset);
 }

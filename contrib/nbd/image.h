@@ -45,11 +45,9 @@ enum {
 int image_zero(struct image *image, uint64_t offset, uint64_t len, unsigned flags);
 
 /* Whether there is a hole at `offset`, and how far that goes, up to `end`, which is at most the
- * size. What cannot be found out is data. */
+ * size. What cannot be found out is data, and so may be a hole that others have made since the
+ * image was opened. */
 void image_extent(struct image *image, uint64_t offset, uint64_t end, uint64_t *ret_len,
                   bool *ret_hole);
-/* The same where it does no harm to take a hole for data. */
-void image_extent_roughly(struct image *image, uint64_t offset, uint64_t end, uint64_t *ret_len,
-                          bool *ret_hole);
 
 #endif

@@ -6,9 +6,8 @@
 #include <string.h>
 
 enum {
-    HOLES_FROM_BYTES = 64 * 1024, /* reads so long are worth asking where holes are */
-    AT_ONCE_BYTES = 64 * 1024,    /* the longest that is done by who has received it */
-    EXTENTS_MAX = 4096,           /* in one reply to BLOCK_STATUS */
+    AT_ONCE_BYTES = 64 * 1024, /* the longest that is done by who has received it */
+    EXTENTS_MAX = 4096,        /* in one reply to BLOCK_STATUS */
 };
 _Static_assert(EXTENTS_MAX * 8 + 4 <= REQUEST_PIECE_BYTES, "they fit a job's memory");
 
@@ -103,30 +102,31 @@ static int send_hole(struct service *s, const struct request *q, uint64_t offset
     return reply_chunk(s, q, NBD_REPLY_TYPE_OFFSET_HOLE, done, fixed, sizeof fixed, NULL, 0);
 }
 
+/* *ret_hole: as a hole. */
 static int send_data(struct service *s, const struct request *q, uint64_t offset, const void *buf,
-                     size_t len, bool done)
+                     size_t len, bool done, bool *ret_hole)
 {
     unsigned char fixed[8];
 
-    if (!(q->flags & NBD_CMD_FLAG_DF) && all_zero(buf, len))
+    *ret_hole = !(q->flags & NBD_CMD_FLAG_DF) && all_zero(buf, len);
+    if (*ret_hole)
         return send_hole(s, q, offset, len, done);
     put_be64(fixed, offset);
     return reply_chunk(s, q, NBD_REPLY_TYPE_OFFSET_DATA, done, fixed, sizeof fixed, buf, len);
 }
 
+/* Where holes are is asked only beside one: a seek takes longer than reading a piece. */
 static int read_structured(struct service *s, struct job *job)
 {
     const struct request *q = &job->request;
     struct image *image = s->session.export->image;
-    bool seek = q->length >= HOLES_FROM_BYTES && !(q->flags & NBD_CMD_FLAG_DF);
     uint64_t at = q->offset, end = at + q->length, len;
     int sent = q->length ? 0 : reply_chunk(s, q, NBD_REPLY_TYPE_NONE, true, "", 0, NULL, 0);
 
-    for (; at < end && sent == 0; at += len) {
-        bool hole = false;
+    for (bool hole = false; at < end && sent == 0; at += len) {
         len = end - at;
-        if (seek)
-            image_extent_roughly(image, at, end, &len, &hole);
+        if (hole)
+            image_extent(image, at, end, &len, &hole);
         if (hole) {
             sent = send_hole(s, q, at, len, at + len == end);
             continue;
@@ -135,7 +135,7 @@ static int read_structured(struct service *s, struct job *job)
         int r = image_read(image, job->buf, len, at);
         if (r < 0)
             return reply_error(s, q, request_error(r), strerror(-r));
-        sent = send_data(s, q, at, job->buf, len, at + len == end);
+        sent = send_data(s, q, at, job->buf, len, at + len == end, &hole);
     }
     return sent;
 }
@@ -175,13 +175,15 @@ static int read_simple(struct service *s, struct job *job)
 static int read_at_once(struct service *s, struct job *job)
 {
     const struct request *q = &job->request;
+    bool hole;
 
     if (!q->length || q->length > AT_ONCE_BYTES ||
         image_read_at_once(s->session.export->image, job->buf, q->length, q->offset) < 0)
         return 0;
     job->answered = true;
-    return s->session.agreement.structured ? send_data(s, q, q->offset, job->buf, q->length, true)
-                                           : send_pieces(s, job);
+    return s->session.agreement.structured
+               ? send_data(s, q, q->offset, job->buf, q->length, true, &hole)
+               : send_pieces(s, job);
 }
 
 /* ----------------------------------------------------------------------------- BLOCK_STATUS */

@@ -4,6 +4,8 @@
 #include "../../store/msg.h"
 #include "../../store/scope.h"
 
+#include <fcntl.h>
+#include <linux/falloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/socket.h>
@@ -387,6 +389,50 @@ static void test_volume_names(void **state)
 
 #define TALK(test) cmocka_unit_test_setup_teardown(test, begin, end)
 
+/* ----------------------------------------------------------------------------- extents */
+
+static void expect_extent(struct image *image, uint64_t offset, uint64_t want_len, bool want_hole)
+{
+    uint64_t len = 0;
+    bool hole = !want_hole;
+
+    image_extent(image, offset, image_size(image), &len, &hole);
+    assert_int_equal(hole, want_hole);
+    assert_int_equal(len, want_len);
+}
+
+/* Data is looked for once, which shows where others make a hole in it; one of our own is told. */
+static void test_data_is_remembered(void **state)
+{
+    enum { MIB = 1 << 20 };
+    const char *tmp = getenv("T") ? getenv("T") : "/tmp";
+    static char data[MIB];
+    char path[256];
+    struct image *image;
+
+    (void)state;
+    memset(data, 'x', sizeof data);
+    assert_int_equal(format(path, sizeof path, "%s/test_nbd.XXXXXX", tmp), 0);
+    scope_close int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, 8 * MIB), 0);
+    for (int i = 2; i < 6; i++)
+        assert_int_equal(pwrite(fd, data, MIB, (off_t)i * MIB), MIB);
+    assert_int_equal(image_open(path, false, &image), 0);
+    expect_extent(image, 0, 2 * MIB, true);
+    expect_extent(image, 2 * MIB, 4 * MIB, false);
+    assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 3 * MIB, 4096), 0);
+    expect_extent(image, 2 * MIB, 4 * MIB, false);
+    expect_extent(image, 3 * MIB, 3 * MIB, false);
+    assert_int_equal(image_trim(image, 5 * MIB, MIB, false), 0);
+    expect_extent(image, 5 * MIB, 3 * MIB, true);
+    expect_extent(image, 4 * MIB, MIB, false);
+    assert_int_equal(image_zero(image, 0, 5 * MIB, 0), 0);
+    expect_extent(image, 0, 8 * MIB, true);
+    image_close(image);
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -403,6 +449,7 @@ int main(void)
         TALK(test_patience),
         TALK(test_too_many_options),
         cmocka_unit_test(test_volume_names),
+        cmocka_unit_test(test_data_is_remembered),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
