@@ -26,6 +26,7 @@ static const char SCHEMA[] =
     " pinned INTEGER NOT NULL);"
     "CREATE TABLE IF NOT EXISTS pins(first INTEGER PRIMARY KEY, last INTEGER NOT NULL);"
     "CREATE INDEX IF NOT EXISTS dead_segments ON segments(dead_seq) WHERE dead_seq IS NOT NULL;"
+    "DROP TABLE IF EXISTS new_map;" /* of a map that was not loaded to its end */
     "PRAGMA user_version = 4;";
 
 int index_error(struct index *ix, sqlite3 *db, const char *what)
@@ -201,8 +202,9 @@ static int open_writer(struct index *ix)
     if (r == 0)
         r = index_exec(
             ix, "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                "PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY;"
-                "PRAGMA mmap_size = 0;"
+                "PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0;"
+                /* to write zeros over a map that goes would take its size in memory and -wal */
+                "PRAGMA secure_delete = OFF;"
                 /* what an earlier process could not sync is seen, and perhaps not on the disk:
                  * nothing is appended to that */
                 "PRAGMA wal_checkpoint(TRUNCATE);");

@@ -26,6 +26,8 @@ struct index {
             *pin_segments;
     } q;
     struct tally reload;           /* of the map that is being loaded */
+    uint64_t reload_blocks;        /* it has so many */
+    size_t reload_bytes;           /* of places since the last commit */
     bool reload_prepared;          /* it is the map, in the transaction that is not over */
     struct index_meta reload_meta; /* then: what goes with it */
 

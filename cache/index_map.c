@@ -6,6 +6,12 @@
 
 #include <string.h>
 
+#ifndef SMALL_LIMITS
+enum { PIECE_BYTES = 4 << 20 }; /* of a new map, in one transaction */
+#else
+enum { PIECE_BYTES = 512 };
+#endif
+
 int index_map_prepare(struct index *ix)
 {
     const struct {
@@ -291,28 +297,46 @@ int index_apply(struct index *ix, const struct entry *entries, size_t nentries, 
 
 /* ------------------------------------------------------------------ a new map */
 
+/* It is written piece by piece, so that neither memory nor the -wal has all of it. As long as it is
+ * not the map it is nothing: who is stopped leaves it to the next one, or to index_open(). */
 int index_reload_begin(struct index *ix)
 {
     scope_lock(&ix->write_lock);
     ix->reload.n = 0;
+    ix->reload_blocks = ix->reload_bytes = 0;
     ix->reload_prepared = false;
-    return index_exec(ix, "BEGIN; CREATE TEMP TABLE new_map(chunk INTEGER PRIMARY KEY,"
-                          " mask INTEGER NOT NULL, places BLOB NOT NULL)");
+    int r = index_exec(ix, "BEGIN; DROP TABLE IF EXISTS new_map;"
+                           "CREATE TABLE new_map(chunk INTEGER PRIMARY KEY, mask INTEGER NOT NULL,"
+                           " places BLOB NOT NULL)");
+    return r < 0 ? index_end_locked(ix, r, &ix->meta) : 0;
 }
 
 static int insert_new(struct index *ix, sqlite3_stmt *q, const struct places *p)
 {
     uint8_t blob[CHUNK_BLOCKS * ENTRY_BYTES];
+    uint64_t mask = places_mask(p);
 
     if (p->n == 0)
         return 0;
     int r = tally_places(&ix->reload, p, 0, CHUNK_BLOCKS, 1);
     if (r < 0)
         return r;
+    size_t len = places_encode(p, blob);
+    ix->reload_blocks += mask_count(mask);
+    ix->reload_bytes += len;
     bind_u64(q, 1, p->e[0].block / CHUNK_BLOCKS);
-    bind_u64(q, 2, places_mask(p));
-    sqlite3_bind_blob(q, 3, blob, (int)places_encode(p, blob), SQLITE_STATIC);
+    bind_u64(q, 2, mask);
+    sqlite3_bind_blob(q, 3, blob, (int)len, SQLITE_STATIC);
     return index_step(ix, q);
+}
+
+static int end_piece(struct index *ix)
+{
+    if (ix->reload_bytes < PIECE_BYTES)
+        return 0;
+    ix->reload_bytes = 0;
+    int r = index_step(ix, ix->q.commit);
+    return r == 0 ? index_step(ix, ix->q.begin) : r;
 }
 
 int index_reload_add(struct index *ix, const struct entry *entries, size_t nentries)
@@ -332,41 +356,29 @@ int index_reload_add(struct index *ix, const struct entry *entries, size_t nentr
     if (r == 0)
         r = insert_new(ix, q, &p);
     sqlite3_finalize(q);
-    return r;
+    return r == 0 ? end_piece(ix) : r;
 }
 
-static int swap_maps(struct index *ix, uint64_t seq, struct index_meta *m)
+static int swap_maps(struct index *ix, uint64_t seq)
 {
-    sqlite3_stmt *q;
-    int r = index_exec(
-        ix, "DELETE FROM cached WHERE dirty = 0 AND"
-            " (SELECT places FROM main.map m WHERE m.chunk = cached.chunk) IS NOT"
-            " (SELECT places FROM new_map n WHERE n.chunk = cached.chunk);"
-            "DELETE FROM main.map; INSERT INTO main.map SELECT * FROM new_map ORDER BY chunk;"
-            "DROP TABLE new_map; DELETE FROM segments");
+    int r =
+        index_exec(ix, "DELETE FROM cached WHERE dirty = 0 AND"
+                       " (SELECT places FROM map m WHERE m.chunk = cached.chunk) IS NOT"
+                       " (SELECT places FROM new_map n WHERE n.chunk = cached.chunk);"
+                       "DROP TABLE map; ALTER TABLE new_map RENAME TO map; DELETE FROM segments");
 
-    if (r == 0)
-        r = index_tally_locked(ix, &ix->reload, seq);
-    if (r == 0)
-        r = index_prepare(ix, ix->db, "SELECT total(popcount(mask)) FROM map", &q);
-    if (r < 0)
-        return r;
-    if (sqlite3_step(q) == SQLITE_ROW)
-        m->mapped_blocks = (uint64_t)sqlite3_column_int64(q, 0);
-    else
-        r = index_error(ix, ix->db, "read");
-    sqlite3_finalize(q);
-    return r;
+    return r == 0 ? index_tally_locked(ix, &ix->reload, seq) : r;
 }
 
 static int prepare_locked(struct index *ix, const struct log_position *pos)
 {
     struct index_meta m = ix->meta;
-    int r = swap_maps(ix, pos->seq, &m);
+    int r = swap_maps(ix, pos->seq);
 
     if (r < 0)
         return r;
     m.pos = *pos;
+    m.mapped_blocks = ix->reload_blocks;
     m.fresh = m.inventoried = false;
     ix->reload_meta = m;
     ix->reload_prepared = true;
@@ -387,6 +399,8 @@ int index_reload_end(struct index *ix, const struct log_position *pos, bool ok)
     if (r == 0 && !ix->reload_prepared)
         r = prepare_locked(ix, pos);
     r = index_end_locked(ix, r, &ix->reload_meta);
+    if (r < 0) /* its place is of use to others; if even that fails, later */
+        sqlite3_exec(ix->db, "DROP TABLE IF EXISTS new_map", NULL, NULL, NULL);
     return ok ? r : 0;
 }
 
