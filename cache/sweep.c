@@ -9,16 +9,24 @@
 
 enum { BATCH = 500, BATCHES = 64 };
 
-/* What a pin needs of checkpoints. */
 struct pinned {
     char name[PIN_NAME_MAX];
     uint64_t root, seq;
-    struct part_list list; /* of the root */
+};
+
+/* What pins need of a checkpoint. It does not change, so it is read once. */
+struct root {
+    uint64_t seq;
+    struct part_list list;
+    struct index_range *needed; /* segments that its map is made of */
+    size_t nneeded;
 };
 
 struct sweeper {
     struct log *log;
     struct index *index;
+    struct root *roots; /* of pins, as far as they were read */
+    size_t nroots, roots_room;
     bool known; /* the index has what these pins need */
     struct pinned *pins;
     size_t npins;
@@ -36,19 +44,63 @@ int sweeper_new(struct log *log, struct index *index, struct sweeper **ret)
     return 0;
 }
 
-static void free_pins(struct pinned *pins, size_t n)
+static void free_root(struct root *root)
 {
-    for (size_t i = 0; i < n; i++)
-        free(pins[i].list.parts);
-    free(pins);
+    free(root->list.parts);
+    free(root->needed);
 }
 
 void sweeper_free(struct sweeper *s)
 {
     if (!s)
         return;
-    free_pins(s->pins, s->npins);
+    for (size_t i = 0; i < s->nroots; i++)
+        free_root(&s->roots[i]);
+    free(s->roots);
+    free(s->pins);
     free(s);
+}
+
+/* ------------------------------------------------------------------ ranges of numbers */
+
+static int by_first(const void *a, const void *b)
+{
+    const struct index_range *x = a, *y = b;
+
+    return x->first < y->first ? -1 : x->first > y->first;
+}
+
+/* Sorted, and what overlaps or touches is one. */
+static size_t merge_ranges(struct index_range *ranges, size_t n)
+{
+    size_t kept = 0;
+
+    qsort(ranges, n, sizeof *ranges, by_first);
+    for (size_t i = 0; i < n; i++) {
+        struct index_range *last = kept ? &ranges[kept - 1] : NULL;
+        if (ranges[i].first > ranges[i].last) /* a pin as of its root itself */
+            continue;
+        if (last && ranges[i].first <= last->last + 1)
+            last->last = MAX(last->last, ranges[i].last);
+        else
+            ranges[kept++] = ranges[i];
+    }
+    return kept;
+}
+
+/* Of the numbers in the tally. */
+static int keep_ranges(struct tally *t, struct root *root)
+{
+    struct index_range *ranges = calloc(t->n + 1, sizeof *ranges), *less;
+
+    if (!ranges)
+        return -ENOMEM;
+    for (size_t i = 0; i < t->n; i++)
+        ranges[i] = (struct index_range){t->items[i].seq, t->items[i].seq};
+    root->nneeded = merge_ranges(ranges, t->n);
+    less = realloc(ranges, (root->nneeded + 1) * sizeof *ranges);
+    root->needed = less ? less : ranges;
+    return 0;
 }
 
 /* ------------------------------------------------------------------ pins */
@@ -94,25 +146,14 @@ static int note_segments(void *ctx, const struct entry *entries, size_t n)
     return r;
 }
 
-/* The segments that the root's map is made of, and its parts. Nobody deletes the root of one that
- * was made; but of one that was never finished, or whose request came late, it may be gone. To wait
- * for that one would be for ever. */
-static int load_pin(struct sweeper *s, struct pinned *pin, struct tally *needed,
-                    int64_t patience_ms)
+/* Nobody deletes the root of a pin that was made; but of one that was never finished, or whose
+ * request came late, it may be gone. To wait for that one would be for ever. */
+static int without_root(struct sweeper *s, const struct pinned *pin, int64_t patience_ms)
 {
-    struct log_position pos;
-    struct header h;
-    int r = 0;
-
-    if (pin->root)
-        r = checkpoint_parts(s->log, pin->root, patience_ms, &h, &pin->list);
-    if (r == 0 && pin->root)
-        r = checkpoint_load(s->log, pin->root, note_segments, needed, patience_ms, &pos);
-    if (r != -ENOENT)
-        return r;
     struct store *store = log_store(s->log);
     struct pin again;
-    r = pin_load(store, log_superblock(s->log), pin->name, &again, patience_ms);
+    int r = pin_load(store, log_superblock(s->log), pin->name, &again, patience_ms);
+
     if (r == -ENOENT)
         return -EAGAIN; /* it went meanwhile */
     if (r == 0)
@@ -121,90 +162,142 @@ static int load_pin(struct sweeper *s, struct pinned *pin, struct tally *needed,
     return r;
 }
 
-static int by_first(const void *a, const void *b)
+/* The segments that the map of the pin's root is made of, and its parts. */
+static int load_root(struct sweeper *s, const struct pinned *pin, int64_t patience_ms,
+                     struct root *root)
 {
-    const struct index_range *x = a, *y = b;
+    struct tally needed = {0};
+    struct log_position pos;
+    struct header h;
+    int r = checkpoint_parts(s->log, pin->root, patience_ms, &h, &root->list);
 
-    return x->first < y->first ? -1 : x->first > y->first;
-}
-
-/* Sorted, and what overlaps or touches is one. */
-static size_t merge_ranges(struct index_range *ranges, size_t n)
-{
-    size_t kept = 0;
-
-    qsort(ranges, n, sizeof *ranges, by_first);
-    for (size_t i = 0; i < n; i++) {
-        struct index_range *last = kept ? &ranges[kept - 1] : NULL;
-        if (ranges[i].first > ranges[i].last) /* a pin as of its root itself */
-            continue;
-        if (last && ranges[i].first <= last->last + 1)
-            last->last = MAX(last->last, ranges[i].last);
-        else
-            ranges[kept++] = ranges[i];
+    if (r == 0)
+        r = checkpoint_load(s->log, pin->root, note_segments, &needed, patience_ms, &pos);
+    if (r == -ENOENT)
+        r = without_root(s, pin, patience_ms);
+    if (r == 0) {
+        tally_settle(&needed);
+        r = keep_ranges(&needed, root);
     }
-    return kept;
+    free(needed.items);
+    return r;
 }
 
-static int store_ranges(struct sweeper *s, const struct listing *l, struct tally *needed)
+static bool has_root(const struct sweeper *s, uint64_t seq)
 {
-    tally_settle(needed);
-    scope_free struct index_range *ranges = calloc(needed->n + l->n + 1, sizeof *ranges);
+    for (size_t i = 0; i < s->nroots; i++)
+        if (s->roots[i].seq == seq)
+            return true;
+    return false;
+}
+
+static int add_root(struct sweeper *s, const struct pinned *pin, int64_t patience_ms)
+{
+    struct root root = {.seq = pin->root};
+
+    if (s->nroots == s->roots_room) {
+        size_t room = MAX(2 * s->roots_room, (size_t)16);
+        struct root *more = realloc(s->roots, room * sizeof *more);
+        if (!more)
+            return -ENOMEM;
+        s->roots = more;
+        s->roots_room = room;
+    }
+    int r = load_root(s, pin, patience_ms, &root);
+    if (r < 0)
+        free_root(&root);
+    else
+        s->roots[s->nroots++] = root;
+    return r;
+}
+
+static bool is_pinned(const struct listing *l, uint64_t root)
+{
+    for (size_t i = 0; i < l->n; i++)
+        if (l->pins[i].root == root)
+            return true;
+    return false;
+}
+
+static void forget_roots(struct sweeper *s, const struct listing *l)
+{
     size_t n = 0;
 
+    for (size_t i = 0; i < s->nroots; i++)
+        if (is_pinned(l, s->roots[i].seq))
+            s->roots[n++] = s->roots[i];
+        else
+            free_root(&s->roots[i]);
+    s->nroots = n;
+}
+
+static int store_ranges(struct sweeper *s, const struct listing *l)
+{
+    size_t n = l->n;
+
+    for (size_t i = 0; i < s->nroots; i++)
+        n += s->roots[i].nneeded;
+    scope_free struct index_range *ranges = calloc(n + 1, sizeof *ranges);
     if (!ranges)
         return -ENOMEM;
-    for (size_t i = 0; i < needed->n; i++)
-        ranges[n++] = (struct index_range){needed->items[i].seq, needed->items[i].seq};
+    n = 0;
+    for (size_t i = 0; i < s->nroots; i++)
+        for (size_t k = 0; k < s->roots[i].nneeded; k++)
+            ranges[n++] = s->roots[i].needed[k];
     for (size_t i = 0; i < l->n; i++) /* and the log after the root */
         ranges[n++] = (struct index_range){l->pins[i].root + 1, l->pins[i].seq};
     return index_pin_segments(s->index, ranges, merge_ranges(ranges, n));
+}
+
+/* What fails is gone on with by the next call. */
+static int learn_pins(struct sweeper *s, struct listing *l, int64_t patience_ms)
+{
+    int r = 0;
+
+    s->known = false;
+    forget_roots(s, l);
+    for (size_t i = 0; i < l->n && r == 0; i++)
+        if (l->pins[i].root && !has_root(s, l->pins[i].root))
+            r = add_root(s, &l->pins[i], patience_ms);
+    if (r == 0)
+        r = store_ranges(s, l);
+    if (r < 0)
+        return r;
+    free(s->pins);
+    s->pins = take(l->pins);
+    s->npins = l->n;
+    s->known = true;
+    return 0;
 }
 
 /* The index knows what the pins need that there are now. */
 static int take_pins(struct sweeper *s, int64_t patience_ms)
 {
     struct listing l = {0};
-    struct tally needed = {0};
     int r = pin_each(log_store(s->log), log_superblock(s->log), add_pin, &l, patience_ms);
 
-    if (r == 0 && same_pins(s, &l)) {
-        free(l.pins);
-        return 0;
-    }
-    s->known = false;
-    for (size_t i = 0; i < l.n && r == 0; i++)
-        r = load_pin(s, &l.pins[i], &needed, patience_ms);
-    if (r == 0)
-        r = store_ranges(s, &l, &needed);
-    free(needed.items);
-    if (r < 0) {
-        free_pins(l.pins, l.n);
-        return r;
-    }
-    free_pins(s->pins, s->npins);
-    s->pins = l.pins;
-    s->npins = l.n;
-    s->known = true;
-    return 0;
+    if (r == 0 && !same_pins(s, &l))
+        r = learn_pins(s, &l, patience_ms);
+    free(l.pins);
+    return r;
 }
 
 /* ------------------------------------------------------------------ deleting */
 
 static int clean_checkpoints(struct sweeper *s, const struct sweep *what, int64_t patience_ms)
 {
-    size_t nlists = what->nlists + s->npins;
+    size_t nlists = what->nlists + s->nroots;
     scope_free struct part_list *lists = calloc(nlists + 1, sizeof *lists);
-    scope_free uint64_t *roots = calloc(s->npins + 1, sizeof *roots);
+    scope_free uint64_t *roots = calloc(s->nroots + 1, sizeof *roots);
 
     if (!lists || !roots)
         return -ENOMEM;
     memcpy(lists, what->lists, what->nlists * sizeof *lists);
-    for (size_t i = 0; i < s->npins; i++) {
-        lists[what->nlists + i] = s->pins[i].list;
-        roots[i] = s->pins[i].root;
+    for (size_t i = 0; i < s->nroots; i++) {
+        lists[what->nlists + i] = s->roots[i].list;
+        roots[i] = s->roots[i].seq;
     }
-    return checkpoint_clean(s->log, what->keep_root, roots, s->npins, lists, nlists, patience_ms);
+    return checkpoint_clean(s->log, what->keep_root, roots, s->nroots, lists, nlists, patience_ms);
 }
 
 static int delete_segments(struct sweeper *s, const struct index_segment *dead, size_t n,

@@ -161,13 +161,19 @@ int checkpoint_finish(struct checkpoint *cp, struct part_list *ret_list, uint64_
 
 enum { CLEAN_BATCH = 256 };
 
+/* As its key says it. */
+struct part_name {
+    uint64_t seq;
+    uint32_t index;
+};
+
 struct clean {
     struct log *log;
     uint64_t keep_seq;
     const uint64_t *pinned;
     size_t npinned;
-    const struct part_list *lists;
-    size_t nlists;
+    struct part_name *listed; /* sorted */
+    size_t nlisted;
     int64_t patience_ms;
     char keys[CLEAN_BATCH][STORE_KEY_MAX];
     size_t nkeys;
@@ -205,13 +211,38 @@ static int clean_root(void *ctx, const char *key, uint64_t size_bytes)
     return clean_one(c, key);
 }
 
+static int by_name(const void *a, const void *b)
+{
+    const struct part_name *x = a, *y = b;
+
+    if (x->seq != y->seq)
+        return x->seq < y->seq ? -1 : 1;
+    return x->index < y->index ? -1 : x->index > y->index;
+}
+
+/* There can be thousands, in lists that have most of them in common. */
+static int sort_listed(struct clean *c, const struct part_list *lists, size_t nlists)
+{
+    size_t n = 0;
+
+    for (size_t l = 0; l < nlists; l++)
+        n += lists[l].nparts;
+    c->listed = calloc(n + 1, sizeof *c->listed);
+    if (!c->listed)
+        return -ENOMEM;
+    for (size_t l = 0; l < nlists; l++)
+        for (size_t i = 0; i < lists[l].nparts; i++)
+            c->listed[c->nlisted++] =
+                (struct part_name){lists[l].parts[i].seq, lists[l].parts[i].index};
+    qsort(c->listed, c->nlisted, sizeof *c->listed, by_name);
+    return 0;
+}
+
 static bool is_listed(const struct clean *c, uint64_t seq, uint32_t index)
 {
-    for (size_t l = 0; l < c->nlists; l++)
-        for (size_t i = 0; i < c->lists[l].nparts; i++)
-            if (c->lists[l].parts[i].seq == seq && c->lists[l].parts[i].index == index)
-                return true;
-    return false;
+    struct part_name name = {seq, index};
+
+    return bsearch(&name, c->listed, c->nlisted, sizeof name, by_name) != NULL;
 }
 
 static int clean_part(void *ctx, const char *key, uint64_t size_bytes)
@@ -238,15 +269,18 @@ int checkpoint_clean(struct log *log, uint64_t keep_seq, const uint64_t *pinned,
     c->keep_seq = keep_seq;
     c->pinned = pinned;
     c->npinned = npinned;
-    c->lists = lists;
-    c->nlists = nlists;
     c->patience_ms = patience_ms;
-    r = store_list(log_store(log), "map/", "", clean_root, c, patience_ms);
+    r = sort_listed(c, lists, nlists);
+    if (r == 0)
+        r = store_list(log_store(log), "map/", "", clean_root, c, patience_ms);
     if (r == 0) /* roots before their parts: a root that is listed is whole */
         r = clean_now(c);
     if (r == 0)
         r = store_list(log_store(log), "part/", "", clean_part, c, patience_ms);
-    return r == 0 ? clean_now(c) : r;
+    if (r == 0)
+        r = clean_now(c);
+    free(c->listed);
+    return r;
 }
 
 /* ------------------------------------------------------------------ reading */
