@@ -240,6 +240,8 @@ static int prepare_all(struct index *ix)
     if (r == 0)
         r = index_connect(ix, SQLITE_OPEN_READONLY, &ix->read_db);
     if (r == 0)
+        r = index_connect(ix, SQLITE_OPEN_READONLY, &ix->segments_db);
+    if (r == 0)
         r = index_map_prepare(ix);
     return r == 0 ? index_segments_prepare(ix) : r;
 }
@@ -253,6 +255,7 @@ int index_open(const char *path, const uint8_t uuid[UUID_BYTES], struct index **
         return -ENOMEM;
     pthread_mutex_init(&ix->write_lock, NULL);
     pthread_mutex_init(&ix->read_lock, NULL);
+    pthread_mutex_init(&ix->segments_lock, NULL);
     memcpy(ix->uuid, uuid, UUID_BYTES);
     r = format(ix->path, sizeof ix->path, "%s", path);
     if (r == 0)
@@ -289,8 +292,10 @@ void index_close(struct index *ix)
     sqlite3_stmt **q = (sqlite3_stmt **)&ix->q;
     for (size_t i = 0; i < sizeof ix->q / sizeof *q; i++)
         sqlite3_finalize(q[i]);
+    sqlite3_close(ix->segments_db);
     sqlite3_close(ix->read_db);
     sqlite3_close(ix->db);
+    pthread_mutex_destroy(&ix->segments_lock);
     pthread_mutex_destroy(&ix->read_lock);
     pthread_mutex_destroy(&ix->write_lock);
     free(ix);

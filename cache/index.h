@@ -4,9 +4,9 @@
  * whose slot may be trusted at the next start), `segments` (a row for each segment that the map
  * needs, or needed) and `pins` (what snapshots and clones need). Schema: cache/DESIGN.md.
  *
- * One connection writes, one reads; both are used by one thread at a time, behind locks of their
- * own that nothing else is taken under. Errors are reported here, once: -EIO (damaged, or the disk
- * failed), -ENOSPC, -ENOMEM.
+ * One connection writes, one reads the map, one the segments; each is used by one thread at a time,
+ * behind a lock of its own that nothing else is taken under. Errors are reported here, once: -EIO
+ * (damaged, or the disk failed), -ENOSPC, -ENOMEM.
  */
 #ifndef S3VOL_INDEX_H
 #define S3VOL_INDEX_H

@@ -34,6 +34,9 @@ struct index {
     pthread_mutex_t read_lock; /* guards what follows */
     sqlite3 *read_db;
     sqlite3_stmt *load, *mask, *scan;
+
+    pthread_mutex_t segments_lock; /* guards what follows: to look at all segments takes long */
+    sqlite3 *segments_db;
     sqlite3_stmt *knows, *space, *victims, *dead;
 };
 

@@ -27,17 +27,17 @@ int index_segments_prepare(struct index *ix)
          &ix->q.size_segment},
         {ix->db, "INSERT OR IGNORE INTO segments VALUES(?1, ?2, 0, 0, ?3, " PINNED ")",
          &ix->q.add_dead},
-        {ix->read_db, "SELECT 1 FROM segments WHERE seq = ?1", &ix->knows},
-        {ix->read_db,
+        {ix->segments_db, "SELECT 1 FROM segments WHERE seq = ?1", &ix->knows},
+        {ix->segments_db,
          "SELECT total(stored), total(bytes), total(iif(dead_seq IS NULL OR pinned, 0, stored)),"
          " total(iif(dead_seq > ?1 AND NOT pinned, stored, 0)),"
          " total(iif(pinned, stored, 0)), total(iif(pinned, bytes, 0)) FROM segments",
          &ix->space},
-        {ix->read_db,
+        {ix->segments_db,
          "SELECT seq, stored, blocks, bytes FROM segments WHERE dead_seq IS NULL AND NOT pinned"
          " AND bytes < ?1 * stored AND seq <= ?2 ORDER BY bytes * 1.0 / stored LIMIT ?3",
          &ix->victims},
-        {ix->read_db,
+        {ix->segments_db,
          "SELECT seq, stored FROM segments WHERE dead_seq <= ?1 AND NOT pinned AND seq > ?2"
          " ORDER BY seq LIMIT ?3",
          &ix->dead},
@@ -131,7 +131,7 @@ int index_pin_segments(struct index *ix, const struct index_range *ranges, size_
 
 int index_space(struct index *ix, uint64_t root_seq, struct index_space *ret)
 {
-    scope_lock(&ix->read_lock);
+    scope_lock(&ix->segments_lock);
     int r = 0;
 
     bind_u64(ix->space, 1, root_seq);
@@ -143,14 +143,14 @@ int index_space(struct index *ix, uint64_t root_seq, struct index_space *ret)
                                     .pinned_stored_bytes = column_u64(ix->space, 4),
                                     .pinned_live_bytes = column_u64(ix->space, 5)};
     else
-        r = index_error(ix, ix->read_db, "read");
+        r = index_error(ix, ix->segments_db, "read");
     sqlite3_reset(ix->space);
     return r;
 }
 
 int index_knows_segment(struct index *ix, uint64_t seq, bool *ret_known)
 {
-    scope_lock(&ix->read_lock);
+    scope_lock(&ix->segments_lock);
     int r = 0;
 
     bind_u64(ix->knows, 1, seq);
@@ -158,7 +158,7 @@ int index_knows_segment(struct index *ix, uint64_t seq, bool *ret_known)
     if (step == SQLITE_ROW || step == SQLITE_DONE)
         *ret_known = step == SQLITE_ROW;
     else
-        r = index_error(ix, ix->read_db, "read");
+        r = index_error(ix, ix->segments_db, "read");
     sqlite3_reset(ix->knows);
     return r;
 }
@@ -175,7 +175,7 @@ static int read_segments(struct index *ix, sqlite3_stmt *q, struct index_segment
                                           .live_blocks = column_u64(q, 2),
                                           .live_bytes = column_u64(q, 3)};
     if (step != SQLITE_DONE && step != SQLITE_ROW)
-        r = index_error(ix, ix->read_db, "read");
+        r = index_error(ix, ix->segments_db, "read");
     sqlite3_reset(q);
     if (r == 0)
         *ret_n = n;
@@ -185,7 +185,7 @@ static int read_segments(struct index *ix, sqlite3_stmt *q, struct index_segment
 int index_victims(struct index *ix, double live_most, uint64_t upto, struct index_segment *ret,
                   size_t max, size_t *ret_n)
 {
-    scope_lock(&ix->read_lock);
+    scope_lock(&ix->segments_lock);
     sqlite3_bind_double(ix->victims, 1, live_most);
     bind_u64(ix->victims, 2, upto);
     bind_u64(ix->victims, 3, max);
@@ -195,7 +195,7 @@ int index_victims(struct index *ix, double live_most, uint64_t upto, struct inde
 int index_dead(struct index *ix, uint64_t dead_seq, uint64_t after, struct index_segment *ret,
                size_t max, size_t *ret_n)
 {
-    scope_lock(&ix->read_lock);
+    scope_lock(&ix->segments_lock);
     bind_u64(ix->dead, 1, dead_seq);
     bind_u64(ix->dead, 2, after);
     bind_u64(ix->dead, 3, max);

@@ -426,6 +426,91 @@ static void test_readers_beside_a_writer(void **state)
     check();
 }
 
+/* --- what looks at all segments is slow --- */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t moved = PTHREAD_COND_INITIALIZER;
+static bool reading, released;
+static _Thread_local bool held_up; /* this thread's reads of files wait until then */
+
+static ssize_t slow_pread(int fd, void *buf, size_t len, off_t at)
+{
+    pthread_mutex_lock(&lock);
+    reading = reading || held_up;
+    pthread_cond_broadcast(&moved);
+    while (held_up && !released)
+        pthread_cond_wait(&moved, &lock);
+    pthread_mutex_unlock(&lock);
+    return pread(fd, buf, len, at);
+}
+
+static void set_pread(ssize_t (*fn)(int, void *, size_t, off_t))
+{
+    static const char *const names[] = {"pread", "pread64"}; /* one of them is used */
+    sqlite3_vfs *unix_vfs = sqlite3_vfs_find(NULL);
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        unix_vfs->xSetSystemCall(unix_vfs, names[i], (sqlite3_syscall_ptr)fn);
+}
+
+static void *look_at_all_segments(void *arg)
+{
+    struct index_segment segments[4];
+    struct index_space space;
+    size_t n;
+
+    (void)arg;
+    held_up = true;
+    assert_int_equal(index_space(ix, 0, &space), 0);
+    assert_int_equal(index_victims(ix, 1e9, SEQ_MAX, segments, 4, &n), 0);
+    assert_int_equal(n, 4);
+    return NULL;
+}
+
+static void *look_up(void *arg)
+{
+    struct places p;
+    uint64_t mask;
+
+    (void)arg;
+    assert_int_equal(index_mask(ix, 3, &mask), 0);
+    assert_int_equal(index_load(ix, 3, &p), 0);
+    return NULL;
+}
+
+static void test_lookups_do_not_wait_for_looks_at_all_segments(void **state)
+{
+    struct timespec until;
+    pthread_t slow, quick;
+
+    (void)state;
+    for (uint64_t seq = 1; seq <= CHUNKS; seq++) {
+        struct entry e = data((seq - 1) * CHUNK_BLOCKS, 8, seq);
+        apply(&e, 1, seq, false);
+    }
+    reading = released = false;
+    set_pread(slow_pread);
+    assert_int_equal(pthread_create(&slow, NULL, look_at_all_segments, NULL), 0);
+    pthread_mutex_lock(&lock);
+    while (!reading)
+        pthread_cond_wait(&moved, &lock);
+    pthread_mutex_unlock(&lock);
+    assert_int_equal(pthread_create(&quick, NULL, look_up, NULL), 0);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 30;
+    int r = pthread_timedjoin_np(quick, NULL, &until);
+    pthread_mutex_lock(&lock);
+    released = true;
+    pthread_cond_broadcast(&moved);
+    pthread_mutex_unlock(&lock);
+    pthread_join(slow, NULL);
+    if (r != 0)
+        pthread_join(quick, NULL);
+    set_pread(NULL); /* as it was */
+    assert_int_equal(r, 0);
+    check();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -442,6 +527,7 @@ int main(void)
         TEST(test_a_view_is_undisturbed),
         TEST(test_meta),
         TEST(test_readers_beside_a_writer),
+        TEST(test_lookups_do_not_wait_for_looks_at_all_segments),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
