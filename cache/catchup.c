@@ -52,7 +52,7 @@ static int end_reload(struct index *ix, const struct log_position *pos, int r,
     if (r == 0 && gate)
         r = index_reload_prepare(ix, pos);
     if (r == 0 && gate)
-        gate->enter(gate->ctx);
+        r = gate->enter(gate->ctx);
     int end = index_reload_end(ix, pos, r == 0);
     return r < 0 ? r : end;
 }

@@ -29,9 +29,10 @@ int catchup_to(struct log *log, struct index *ix, uint64_t root, uint64_t seq, i
  * could be read is in the map, also after an error. */
 int catchup_from_start(struct log *log, struct index *ix, int64_t patience_ms);
 
-/* `enter` is called when a new map is ready, and is about to take effect. */
+/* `enter` is called when a new map is ready, and is about to take effect; an error prevents that.
+ */
 struct catchup_gate {
-    void (*enter)(void *ctx);
+    int (*enter)(void *ctx);
     void *ctx;
 };
 

@@ -77,20 +77,34 @@ static int gather(void *ctx, const struct header *last, const struct entry *entr
     return r < 0 ? r : f->stopped;
 }
 
+/* To a whole new map. */
+struct change {
+    struct volume *v;
+    struct index_view *old; /* the map before; not while the new one is loaded, or the -wal would
+                               get as large as that */
+};
+
+static int enter(void *ctx)
+{
+    struct change *ch = ctx;
+    struct log_position pos;
+    int r = index_view_begin(ch->v->index, &ch->old, &pos);
+
+    if (r == 0)
+        volume_switch_begin(ch->v);
+    return r;
+}
+
 static int roll_back(struct follower *f)
 {
     struct volume *v = f->v;
-    const struct catchup_gate gate = {volume_switch_begin, v};
-    struct index_view *old;
-    struct log_position there;
+    struct change ch = {.v = v};
+    const struct catchup_gate gate = {enter, &ch};
 
     f->n = 0; /* what came before is not what it is any more */
-    int r = index_view_begin(v->index, &old, &there);
-    if (r < 0)
-        return r;
-    r = catchup_roll_back(v->log, v->index, &f->rollback, &f->pos, STORE_FOREVER, &gate);
-    r = volume_switch_map(v, old, &f->pos, r);
-    index_view_end(old);
+    int r = catchup_roll_back(v->log, v->index, &f->rollback, &f->pos, STORE_FOREVER, &gate);
+    r = volume_switch_map(v, ch.old, &f->pos, r);
+    index_view_end(ch.old);
     return r;
 }
 
@@ -144,23 +158,20 @@ static int look_at_roots(struct follower *f)
 static int start_over(struct follower *f)
 {
     struct volume *v = f->v;
-    const struct catchup_gate gate = {volume_switch_begin, v};
-    struct log_position pos;
+    struct log_position pos = {0};
     int r = -ENOENT;
 
     for (int tries = 0; r == -ENOENT && tries < START_TRIES; tries++) {
-        struct index_view *old;
+        struct change ch = {.v = v};
+        const struct catchup_gate gate = {enter, &ch};
         uint64_t root;
         r = checkpoint_newest(v->log, &root, STORE_FOREVER);
         if (r < 0)
             return r;
-        r = index_view_begin(v->index, &old, &pos);
-        if (r < 0)
-            return r;
         r = root > v->at.seq ? catchup_load(v->log, v->index, root, STORE_FOREVER, &gate, &pos)
                              : -ENOENT;
-        r = volume_switch_map(v, old, &pos, r);
-        index_view_end(old);
+        r = volume_switch_map(v, ch.old, &pos, r);
+        index_view_end(ch.old);
         if (r == 0)
             r = read_on(f);
     }

@@ -90,9 +90,8 @@ bool volume_instant_end(struct volume *v, struct instant_use *use, int *r)
 
 /* ------------------------------------------------------------------ the change */
 
-void volume_switch_begin(void *ctx)
+void volume_switch_begin(struct volume *v)
 {
-    struct volume *v = ctx;
     scope_lock(&v->chunks.lock);
 
     while (v->holding > 0)

@@ -276,9 +276,9 @@ bool volume_instant_end(struct volume *v, struct instant_use *use, int *r);
 /* To an instant that is `n` entries later, of whole commits, the last of which ends at `pos`. */
 int volume_switch_by(struct volume *v, const struct entry *entries, size_t n,
                      const struct log_position *pos);
-/* To one with a whole new map: `begin` (with the volume) when that is about to take effect, and
- * `map` when it has, or (`r`) has not; `old` is the map before. The result is `r`, or an error. */
-void volume_switch_begin(void *volume);
+/* To one with a whole new map: `begin` when that is about to take effect, and `map` when it has, or
+ * (`r`) has not; `old` is the map before. The result is `r`, or an error. */
+void volume_switch_begin(struct volume *v);
 int volume_switch_map(struct volume *v, struct index_view *old, const struct log_position *pos,
                       int r);
 

@@ -93,6 +93,36 @@ static void have_a_map(void)
     record(&row, 1, false);
 }
 
+static int count_blocks(void *ctx, const struct places *p)
+{
+    *(unsigned *)ctx += mask_count(places_mask(p));
+    return 0;
+}
+
+/* Who looks between prepare and end sees the map before, and goes on seeing it. */
+static void test_the_map_before_is_seen_until_the_end(void **state)
+{
+    struct log_position pos = position(7), before;
+    struct index_view *old;
+    struct places p;
+    unsigned n = 0;
+
+    (void)state;
+    have_a_map();
+    assert_int_equal(load(LARGE / 2, 7), 0);
+    assert_int_equal(index_reload_prepare(ix, &pos), 0);
+    check();
+    assert_int_equal(index_view_begin(ix, &old, &before), 0);
+    assert_int_equal(before.seq, 1);
+    assert_int_equal(index_reload_end(ix, &pos, true), 0);
+    assert_int_equal(index_view_each(old, 0, LARGE, count_blocks, &n), 0);
+    assert_int_equal(n, 8);
+    index_view_end(old);
+    assert_int_equal(index_load(ix, LARGE / 2 - 1, &p), 0);
+    assert_int_equal(p.n, CHUNK_BLOCKS);
+    assert_int_equal(p.e[0].seq, 7);
+}
+
 /* Then what was there is there, and nothing else. */
 static void test_one_that_is_given_up(void **state)
 {
@@ -161,9 +191,8 @@ static void test_one_for_which_there_is_no_room(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_a_large_map_in_little_memory),
-        TEST(test_one_that_is_given_up),
-        TEST(test_one_whose_process_was_killed),
+        TEST(test_a_large_map_in_little_memory),   TEST(test_the_map_before_is_seen_until_the_end),
+        TEST(test_one_that_is_given_up),           TEST(test_one_whose_process_was_killed),
         TEST(test_one_for_which_there_is_no_room),
     };
 
