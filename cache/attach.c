@@ -258,7 +258,7 @@ static int attach_with_index(struct volume *v)
     index_get_meta(v->index, &meta);
     v->chunks.allocated_blocks = meta.mapped_blocks;
     v->size_blocks = v->sealed_blocks = c.pos.size_blocks;
-    if (meta.local_blocks > v->size_blocks) { /* it grew, and only this cache knows */
+    if (v->marked && meta.local_blocks > v->size_blocks) { /* it grew, and only this cache knows */
         v->size_blocks = meta.local_blocks;
         v->size_changed = true;
     }
