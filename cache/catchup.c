@@ -192,14 +192,14 @@ static int from_start(struct log *log, struct index *ix, int64_t patience_ms, st
 }
 
 /* There is a checkpoint of somebody else's. What we had stored behind our map is read all the same,
- * up to what he has let go. */
+ * up to what he has let go, or what is damaged (said). */
 static int read_ours(struct log *log, struct index *ix, const struct log_position *pos,
                      int64_t patience_ms)
 {
     struct catchup c = {.ours_only = true, .pos = *pos};
     int r = pos->seq ? read_on(log, ix, SEQ_MAX, patience_ms, &c) : 0;
 
-    return r == 0 || r == -ENOENT ? -ESTALE : r;
+    return r == 0 || r == -ENOENT || r == -EBADMSG ? -ESTALE : r;
 }
 
 /* What is missing of it was deleted, or is lost: to try again would be for ever. */

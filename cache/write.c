@@ -6,6 +6,7 @@
  */
 #include "volume_internal.h"
 
+#include "../store/bytes.h"
 #include "../store/scope.h"
 
 #include <string.h>
@@ -42,11 +43,6 @@ static void begin_unit(struct unit *u, struct volume *v, uint64_t offset, size_t
     u->v = v;
     u->offset = offset;
     u->len = len;
-}
-
-static bool all_zero(const uint8_t *p, size_t len)
-{
-    return len == 0 || (p[0] == 0 && memcmp(p, p + 1, len - 1) == 0);
 }
 
 static uint64_t full_zero_blocks(const struct piece *p)

@@ -2,6 +2,7 @@
 #include "command.h"
 
 #include "../cache/unfinished.h"
+#include "../store/bytes.h"
 #include "../store/msg.h"
 #include "../store/scope.h"
 #include "work.h"
@@ -137,11 +138,6 @@ struct importing {
     struct source source;
     uint8_t *buf; /* PIECE_BYTES, aligned */
 };
-
-static bool all_zero(const uint8_t *p, size_t len)
-{
-    return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
-}
 
 /* [at, at + len), to the end of its last block. */
 static int copy_piece(struct importing *im, struct volume *volume, uint64_t at, size_t len)

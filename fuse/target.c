@@ -1,5 +1,6 @@
 #include "target.h"
 
+#include "../store/bytes.h"
 #include "../store/msg.h"
 #include "../store/scope.h"
 
@@ -205,11 +206,6 @@ static int fill_up(struct target *t, uint64_t end)
         return write_zeros(t, len);
     t->at = end;
     return 0;
-}
-
-static bool all_zero(const uint8_t *p, size_t len)
-{
-    return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
 }
 
 /* Blocks with something in them, of a file that has holes in place of the others. */

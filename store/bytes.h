@@ -1,8 +1,9 @@
-/* Little-endian numbers in buffers of any alignment. */
+/* Little-endian numbers in buffers of any alignment; buffers of zeros. */
 #ifndef S3VOL_BYTES_H
 #define S3VOL_BYTES_H
 
 #include <endian.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -38,6 +39,13 @@ static inline uint64_t get_le64(const void *p)
     uint64_t n;
     memcpy(&n, p, sizeof n);
     return le64toh(n);
+}
+
+static inline bool all_zero(const void *data, size_t len)
+{
+    const uint8_t *p = data;
+
+    return len == 0 || (p[0] == 0 && memcmp(p, p + 1, len - 1) == 0);
 }
 
 #endif

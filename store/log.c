@@ -352,8 +352,10 @@ static int put_segment(struct log *log, uint64_t seq, const void *buf, size_t le
             r = mark_fenced(log, "attached by ", by);
         else if (r == -EPROTONOSUPPORT)
             r = mark_fenced(log, "attached by ", "a newer version of s3vol");
-        else if (r == -EBADMSG) /* damaged, or another volume's */
-            r = MIN(log_still_named(log, STORE_FOREVER), r);
+        else if (r == -EBADMSG) { /* damaged, or another volume's */
+            int named = log_still_named(log, STORE_FOREVER);
+            r = named < 0 ? named : r;
+        }
     }
     return r;
 }

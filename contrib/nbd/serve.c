@@ -1,5 +1,6 @@
 #include "serve.h"
 
+#include "../../store/bytes.h"
 #include "../../store/msg.h"
 #include "../../store/scope.h"
 
@@ -87,11 +88,6 @@ static int reply_result(struct service *s, const struct request *q, int r)
 }
 
 /* ----------------------------------------------------------------------------- READ */
-
-static bool all_zero(const unsigned char *p, size_t len)
-{
-    return !p[0] && memcmp(p, p + 1, len - 1) == 0;
-}
 
 static int send_hole(struct service *s, const struct request *q, uint64_t offset, uint64_t len,
                      bool done)

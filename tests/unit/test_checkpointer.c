@@ -251,6 +251,20 @@ static bool is_stored(uint64_t seq)
     return mem_find(&mem, key) != NULL;
 }
 
+/* Leaves a segment that the map needs no more, nor the newest root; its number. */
+static uint64_t leave_dead_segment(void)
+{
+    uint64_t dead, root = 0;
+
+    put(0, CHUNK, 1);
+    assert_int_equal(volume_flush(volume, true), 0);
+    dead = status().log_seq;
+    put(0, CHUNK, 2);
+    assert_int_equal(volume_flush(volume, true), 0);
+    await(checkpointer_root(volume, &root) == 0 && root > dead); /* and there was a sweep */
+    return dead;
+}
+
 /* What nothing needs any more stays for readers elsewhere, from the root that does without it on.
  */
 static void test_dead_segments_stay_for_the_grace_time(void **state)
@@ -264,14 +278,7 @@ static void test_dead_segments_stay_for_the_grace_time(void **state)
     cfg.gc = false; /* nobody else asks for checkpoints */
     cfg.gc_grace_ms = GRACE_MS;
     create_and_attach(SIZE);
-    put(0, CHUNK, 1);
-    assert_int_equal(volume_flush(volume, true), 0);
-    dead = status().log_seq;
-    put(0, CHUNK, 2);
-    assert_int_equal(volume_flush(volume, true), 0);
-    await(status().dirty_bytes == 0);
-    stands_at_ms += 1000;
-    await(checkpointer_root(volume, &root) == 0 && root > dead); /* and there was a sweep */
+    dead = leave_dead_segment();
     assert_true(is_stored(dead));
     stands_at_ms += GRACE_MS - 1;
     assert_int_equal(checkpointer_root(volume, &root), 0);
@@ -285,18 +292,10 @@ static void test_dead_segments_stay_for_the_grace_time(void **state)
 /* Who was fenced, and does not know it yet, finds out before it deletes anything. */
 static void test_a_fenced_one_deletes_nothing(void **state)
 {
-    uint64_t dead, root = 0;
-
     (void)state;
     cfg.gc = false;
     create_and_attach(SIZE);
-    put(0, CHUNK, 1);
-    assert_int_equal(volume_flush(volume, true), 0);
-    dead = status().log_seq;
-    put(0, CHUNK, 2);
-    assert_int_equal(volume_flush(volume, true), 0);
-    await(status().dirty_bytes == 0);
-    assert_int_equal(checkpointer_root(volume, &root), 0);
+    uint64_t dead = leave_dead_segment();
     take_over();
     assert_int_equal(status().state, VOLUME_OK);
     assert_int_equal(checkpointer_sweep(volume), -ESTALE);
